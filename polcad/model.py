@@ -1,0 +1,374 @@
+"""The nouns: what nodes say (`Telemetry`), what the daemon wants (`Plan`), and what it says of itself (`RowStatus`).
+
+All are frozen, slotted and made of standard-library types. A number's name ends in its unit; fractions (`_frac`) are of
+the board's maximum clock, the board's maximum power limit, or a domain's budget. `Range` states what a number may be;
+the codec turns it into checks at the door, so inside the product every noun is already in range.
+
+Time (`t`) is Unix time in seconds. Per-GPU quantities are columns: one tuple a quantity, one entry a GPU, all of the
+length of `Gpus.uuid`; ``None`` means "not known", which is never zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Annotated
+
+MAX_GPUS = 64  # of one node; the longest column that is believed
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Bounds of a number, both included."""
+
+    ge: float
+    le: float
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Bounds of a string: its greatest length and, where set, a regular expression it matches."""
+
+    max_length: int
+    pattern: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """The greatest number of entries of a list or table."""
+
+    max_items: int
+
+
+NAME_PATTERN = "^[a-z0-9_-]{1,64}$"
+
+Name = Annotated[str, Text(64, NAME_PATTERN)]  # NATS drops a client that uses a dot or a space in a topic
+Uuid = Annotated[str, Text(96)]
+Note = Annotated[str, Text(512)]
+Seconds = Annotated[float, Range(0.0, 1e11)]
+Frac = Annotated[float, Range(0.0, 1.0)]
+Share = Annotated[float, Range(0.0, 1e6)]  # of a budget: may pass 1
+Watts = Annotated[float, Range(0.0, 1e5)]  # of one GPU
+HostWatts = Annotated[float, Range(0.0, 1e6)]  # of one server
+DomainWatts = Annotated[float, Range(0.0, 1e10)]  # of a rack or a row
+Megahertz = Annotated[float, Range(0.0, 1e5)]
+Celsius = Annotated[float, Range(-100.0, 300.0)]
+Joules = Annotated[float, Range(0.0, 1e15)]
+Bits = Annotated[int, Range(0, 2**53)]
+Count = Annotated[int, Range(0, 2**53)]
+
+
+class Priority(StrEnum):
+    """Whose requests a GPU serves: low is capped first."""
+
+    HIGH = "high"
+    LOW = "low"
+
+
+class Role(StrEnum):
+    """What a GPU does most; it decides how its time and power answer to a clock (`polcad.curve`)."""
+
+    PROMPT = "prompt"
+    TOKEN = "token"
+    MIXED = "mixed"
+    TRAINING = "training"
+
+
+class PowerKind(StrEnum):
+    """What `Gpus.power_w` is: the value of one moment, or the driver's average (1 s on most boards)."""
+
+    INSTANT = "instant"
+    AVERAGE = "average"
+
+
+class Why(StrEnum):
+    """What made a rule of a plan."""
+
+    T1 = "t1"
+    T2 = "t2"
+    T2_HIGH = "t2_high"
+    BAND = "band"
+    BRAKE = "brake"
+    RESUME = "resume"
+    OPERATOR = "operator"
+
+
+class LeaseState(StrEnum):
+    """Whether a node follows a plan: none was ever heard, one is held, or it ran out."""
+
+    NONE = "none"
+    HELD = "held"
+    EXPIRED = "expired"
+
+
+class Outcome(StrEnum):
+    """How the last setpoint went on one GPU, as read back."""
+
+    OK = "ok"
+    CLAMPED = "clamped"  # wanted less than the board can do; the board's bound is in force
+    OVERRIDDEN = "overridden"  # set without error, but something else holds another value
+    FAILED = "failed"  # the driver refused or did not answer
+    DENIED = "denied"  # the driver refused for want of privilege
+    UNMANAGED = "unmanaged"  # nothing is set on this GPU: dry run, or a board that cannot be set
+
+
+class EventKind(StrEnum):
+    """What an `Event` tells."""
+
+    TIGHTEN = "tighten"
+    LOOSEN = "loosen"
+    BRAKE = "brake"
+    BRAKE_RELEASE = "brake_release"
+    STALE = "stale"
+    FRESH = "fresh"
+    SENSOR_FAULT = "sensor_fault"
+    SENSOR_OK = "sensor_ok"
+    NOT_OBEYED = "not_obeyed"
+    OBEYED = "obeyed"
+    UNLISTED = "unlisted"
+    DUPLICATE_NAME = "duplicate_name"
+    RESUME = "resume"
+    HOLD = "hold"
+    HOLD_END = "hold_end"
+
+
+@dataclass(frozen=True, slots=True)
+class Setpoint:
+    """How fast a GPU may run: a clock lock and a power limit, as fractions of the board's maxima; 1 is free."""
+
+    clock_frac: Frac = 1.0
+    cap_frac: Frac = 1.0
+
+    @property
+    def free(self) -> bool:
+        """Whether this binds nothing."""
+        return self.clock_frac >= 1.0 and self.cap_frac >= 1.0
+
+    def strictest(self, other: Setpoint) -> Setpoint:
+        """The lower of both in each quantity."""
+        return Setpoint(min(self.clock_frac, other.clock_frac), min(self.cap_frac, other.cap_frac))
+
+    def looser_than(self, other: Setpoint) -> bool:
+        """Whether this allows more than `other` in any quantity."""
+        return self.clock_frac > other.clock_frac or self.cap_frac > other.cap_frac
+
+
+FREE = Setpoint()
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What runs on a GPU. What nobody placed is low priority and mixed: it is capped first."""
+
+    priority: Priority = Priority.LOW
+    role: Role = Role.MIXED
+    pool: Annotated[str, Text(64)] = ""
+    model: Annotated[str, Text(128)] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlacement:
+    """The placement of a node's GPUs: a default, and exceptions by UUID."""
+
+    node: Name
+    default: Placement = Placement()
+    gpus: Annotated[Mapping[str, Placement], Items(MAX_GPUS)] = field(default_factory=dict)
+    source: Annotated[str, Text(64)] = "inventory"
+
+    def of(self, uuid: str) -> Placement:
+        """The placement of one GPU."""
+        return self.gpus.get(uuid, self.default)
+
+
+@dataclass(frozen=True, slots=True)
+class Gpus:
+    """One reading of a node's GPUs, in columns."""
+
+    uuid: Annotated[tuple[Uuid, ...], Items(MAX_GPUS)]
+    power_w: Annotated[tuple[Watts | None, ...], Items(MAX_GPUS)]
+    max_w: Annotated[tuple[Watts | None, ...], Items(MAX_GPUS)]  # the highest limit the board takes
+    min_w: Annotated[tuple[Watts | None, ...], Items(MAX_GPUS)] = ()  # the lowest
+    average_w: Annotated[tuple[Watts | None, ...], Items(MAX_GPUS)] = ()
+    energy_j: Annotated[tuple[Joules | None, ...], Items(MAX_GPUS)] = ()  # since the driver was loaded
+    util_frac: Annotated[tuple[Frac | None, ...], Items(MAX_GPUS)] = ()
+    memory_frac: Annotated[tuple[Frac | None, ...], Items(MAX_GPUS)] = ()  # of the board's memory, in use
+    sm_mhz: Annotated[tuple[Megahertz | None, ...], Items(MAX_GPUS)] = ()
+    max_mhz: Annotated[tuple[Megahertz | None, ...], Items(MAX_GPUS)] = ()
+    temp_c: Annotated[tuple[Celsius | None, ...], Items(MAX_GPUS)] = ()
+    throttle: Annotated[tuple[Bits | None, ...], Items(MAX_GPUS)] = ()  # NVML's clocks event reasons
+    limit_w: Annotated[tuple[Watts | None, ...], Items(MAX_GPUS)] = ()  # requested
+    enforced_w: Annotated[tuple[Watts | None, ...], Items(MAX_GPUS)] = ()  # in force: the lowest of all sources
+    fault: Annotated[tuple[Note | None, ...], Items(MAX_GPUS)] = ()  # why a reading is missing
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a collector returns: its node's GPUs, and the whole server's power where it is measured."""
+
+    gpus: Gpus
+    kind: PowerKind = PowerKind.INSTANT
+    host_power_w: HostWatts | None = None  # of the whole server, GPUs included
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """What holds on a node's GPUs, as read back from the device: columns in the order of `uuid`."""
+
+    uuid: Annotated[tuple[Uuid, ...], Items(MAX_GPUS)] = ()
+    clock_frac: Annotated[tuple[Frac | None, ...], Items(MAX_GPUS)] = ()  # the lock; 1 is no lock, None is not known
+    cap_frac: Annotated[tuple[Frac | None, ...], Items(MAX_GPUS)] = ()  # enforced limit; 1 is the limit found at start
+    outcome: Annotated[tuple[Outcome, ...], Items(MAX_GPUS)] = ()
+    detail: Annotated[tuple[Note, ...], Items(MAX_GPUS)] = ()  # "" where all is well
+
+
+@dataclass(frozen=True, slots=True)
+class Obedience:
+    """The plan that a node follows."""
+
+    epoch: Count = 0
+    seq: Count = 0
+    lease: LeaseState = LeaseState.NONE
+    refused: Count = 0  # plans not accepted since the agent started
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """One message of a node. `boot_id` names this run of the agent; `seq` counts within it."""
+
+    node: Name
+    boot_id: Annotated[str, Text(64)]
+    seq: Count
+    t: Seconds  # by the node's clock; the daemon trusts its own arrival time
+    period_s: Annotated[float, Range(0.001, 3600.0)]
+    reading: Reading
+    in_force: InForce | None = None
+    plan: Obedience | None = None  # None: nothing here follows plans (an imported log, a bare meter)
+    dropped: Count = 0  # messages this agent threw away unsent since it started
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """The retained word of an agent about itself; the broker says "offline" for it when it is gone."""
+
+    node: Name
+    online: bool
+    boot_id: Annotated[str, Text(64)] = ""
+    version: Annotated[str, Text(64)] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One clause of a plan: GPUs in `scope` of this priority and role (None: any) take at most `setpoint`.
+
+    `scope` is ``row``, ``rack/NAME``, ``node/NAME`` or ``gpu/UUID``.
+    """
+
+    scope: Annotated[str, Text(128, "^(row|(rack|node)/[a-z0-9_-]+|gpu/.+)$")]
+    setpoint: Setpoint
+    why: Why
+    priority: Priority | None = None
+    role: Role | None = None
+
+    def matches(self, rack: str, node: str, uuid: str, placement: Placement) -> bool:
+        """Whether the rule speaks of this GPU."""
+        return (
+            (self.priority is None or self.priority == placement.priority)
+            and (self.role is None or self.role == placement.role)
+            and self.scope in {"row", f"rack/{rack}", f"node/{node}", f"gpu/{uuid}"}
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that the daemon wants of a row now. Where rules meet, the strictest wins; what none names is free."""
+
+    row: Name
+    epoch: Count
+    seq: Count
+    t: Seconds
+    lease_s: Annotated[float, Range(0.1, 3600.0)]
+    fail_safe: Setpoint
+    rules: Annotated[tuple[Rule, ...], Items(4096)] = ()
+    shadow: bool = False  # published for comparison: nobody applies it
+
+    @property
+    def brake(self) -> bool:
+        """Whether any rule brakes."""
+        return any(rule.why is Why.BRAKE for rule in self.rules)
+
+    def setpoint(self, rack: str, node: str, uuid: str, placement: Placement) -> Setpoint:
+        """What one GPU is to take."""
+        setpoint = FREE
+        for rule in self.rules:
+            if rule.matches(rack, node, uuid, placement):
+                setpoint = setpoint.strictest(rule.setpoint)
+        return setpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """An operator's order: GPUs in `scope` take at most `setpoint` until `until_t`. It can only tighten."""
+
+    name: Name
+    scope: Annotated[str, Text(128, "^(row|(rack|node)/[a-z0-9_-]+|gpu/.+)$")]
+    setpoint: Setpoint
+    until_t: Seconds
+    by: Annotated[str, Text(64)] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened, told once: a transition, a fault, an override."""
+
+    t: Seconds
+    kind: EventKind
+    scope: Annotated[str, Text(128)]
+    detail: Note = ""
+    power_w: DomainWatts | None = None
+    budget_w: DomainWatts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DomainStatus:
+    """A row or rack at one moment."""
+
+    scope: Annotated[str, Text(128)]
+    budget_w: DomainWatts
+    power_w: DomainWatts  # counted: measured, and the worst case of what is stale
+    demand_w: DomainWatts  # what it would draw uncapped (estimated)
+    rules: Annotated[tuple[Rule, ...], Items(256)]
+    since_t: Seconds  # since when these rules stand
+    waiting: Note = ""  # why it is not loosened now, "" where nothing is to loosen
+
+
+@dataclass(frozen=True, slots=True)
+class ClassStatus:
+    """The GPUs of one priority and role in the row."""
+
+    priority: Priority
+    role: Role
+    gpus: Count
+    power_w: DomainWatts
+    setpoint: Setpoint  # wanted by the row's plan
+    obeying: Count  # GPUs whose reported setpoint is no looser
+
+
+@dataclass(frozen=True, slots=True)
+class RowStatus:
+    """What the daemon says of its row each tick, retained."""
+
+    row: Name
+    online: bool
+    epoch: Count
+    seq: Count = 0
+    t: Seconds = 0.0
+    policy: Annotated[str, Text(64)] = ""
+    shadow: bool = False
+    thresholds: Annotated[Mapping[str, Share], Items(16)] = field(default_factory=dict)
+    domains: Annotated[tuple[DomainStatus, ...], Items(4096)] = ()
+    classes: Annotated[tuple[ClassStatus, ...], Items(64)] = ()
+    nodes: Count = 0
+    nodes_stale: Count = 0
+    gpus: Count = 0
+    counters: Annotated[Mapping[str, Count], Items(256)] = field(default_factory=dict)

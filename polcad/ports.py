@@ -1,0 +1,161 @@
+"""The seams: what polcad asks of a collector, a device, a policy, an actuator and a clock. One or two methods each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from polcad.model import Event, InForce, NodePlacement, Plan, Priority, Reading, Role, Rule, Setpoint, Telemetry
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has come to look at the whole row."""
+
+    t: float
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A telemetry message, and when it arrived by the daemon's clock."""
+
+    t: float
+    telemetry: Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A node's placement, said by the inventory or the scheduler."""
+
+    t: float
+    placement: NodePlacement
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An operator's hold; `hold` is None when the operator released it."""
+
+    t: float
+    name: str
+    scope: str = "row"
+    setpoint: Setpoint | None = None
+    until_t: float = 0.0
+
+
+Input = Tick | Heard | Placed | Held
+Output = "Plan | Event"
+
+
+class Collector(Protocol):
+    """Reads one node's GPUs."""
+
+    def read(self, t: float) -> Reading:
+        """The reading at `t`. Blocks no longer than its deadline; a GPU that fails is missing, not an exception."""
+        ...
+
+
+class Device(Protocol):
+    """Sets one node's GPUs. A GPU is named by UUID."""
+
+    def apply(self, wanted: Mapping[str, Setpoint]) -> None:
+        """Bring every named GPU to its setpoint, clamped to the board's range; never raises for one GPU."""
+        ...
+
+    def in_force(self) -> InForce:
+        """What holds now, as read back, and how the last setpoints went."""
+        ...
+
+
+class GpuSession(Protocol):
+    """Calls into a GPU driver, one lane a GPU, so that one that hangs does not silence the others.
+
+    An NVML collector owns one and lends it to the device of the same node as its attribute `session`.
+    """
+
+    def call(self, work: Mapping[str, Callable[[object], T]]) -> Mapping[str, T | Exception]:
+        """Run ``work[uuid](handle)`` for each GPU in parallel; a missed deadline or an error is the GPU's value."""
+        ...
+
+    def generation(self) -> int:
+        """Grows by one each time the driver was initialised: clock locks and limits of before are gone."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ClassView:
+    """The GPUs of one priority and role in a domain, summed."""
+
+    gpus: int
+    power_w: float  # counted
+    demand_w: float  # uncapped, estimated
+    idle_w: float  # the part of both that no clock changes
+    max_w: float  # sum of the boards' highest limits
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a policy sees of one domain at one tick."""
+
+    t: float
+    budget_w: float
+    power_w: float
+    host_w: float  # the part of `power_w` that no GPU setting moves
+    classes: Mapping[tuple[Priority, Role], ClassView]
+    held: Mapping[tuple[Priority, Role], Setpoint]  # what stands for each class now
+    since_t: float  # since when
+    latency_s: float  # how long a setting takes to act
+
+    @property
+    def used_frac(self) -> float:
+        """Power as a fraction of the budget."""
+        return self.power_w / self.budget_w
+
+
+@dataclass(frozen=True, slots=True)
+class Desire:
+    """What a policy wants of each class.
+
+    `ceiling_frac` is the highest projected use (of the budget) at which the guard may loosen to it: a policy names the
+    threshold that would make it tighten again.
+    """
+
+    setpoints: Mapping[tuple[Priority, Role], Setpoint]
+    why: Mapping[tuple[Priority, Role], object]
+    ceiling_frac: float
+
+
+class Policy(Protocol):
+    """Decides what one domain should take; stateless, since `View.held` says where the domain stands."""
+
+    @property
+    def thresholds(self) -> Mapping[str, float]:
+        """Fractions of the budget, by name, whose crossing is worth deciding at once."""
+        ...
+
+    def desired(self, view: View) -> Desire:
+        """What every class of `view.classes` should take now."""
+        ...
+
+
+class Actuator(Protocol):
+    """Carries what the controller says to where it acts."""
+
+    async def apply(self, output: Plan | Event) -> None:
+        """Send it; raises ActuatorError when it cannot."""
+        ...
+
+
+class Clock(Protocol):
+    """Time that never jumps: Unix seconds anchored once, advanced by a monotonic clock."""
+
+    def now(self) -> float:
+        """The time."""
+        ...
+
+    async def sleep_until(self, t: float) -> None:
+        """Return at `t` or later."""
+        ...
