@@ -11,7 +11,7 @@ length of `Gpus.uuid`; ``None`` means "not known", which is never zero.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Annotated
 
@@ -202,6 +202,9 @@ class Gpus:
     fault: Annotated[tuple[Note | None, ...], Items(MAX_GPUS)] = ()  # why a reading is missing
 
 
+_OPTIONAL_COLUMNS = tuple(item.name for item in fields(Gpus))[3:]
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What a collector returns: its node's GPUs, and the whole server's power where it is measured."""
@@ -245,6 +248,19 @@ class Telemetry:
     in_force: InForce | None = None
     plan: Obedience | None = None  # None: nothing here follows plans (an imported log, a bare meter)
     dropped: Count = 0  # messages this agent threw away unsent since it started
+
+    def ragged(self) -> str | None:
+        """The name of a column that has not one entry a GPU, if any; a column not measured is empty."""
+        gpus, force = self.reading.gpus, self.in_force
+        n = len(gpus.uuid)
+        if len(gpus.power_w) != n or len(gpus.max_w) != n:
+            return "power_w or max_w"
+        for item in _OPTIONAL_COLUMNS:
+            if len(getattr(gpus, item)) not in {0, n}:
+                return item
+        if force is not None and not (force.uuid == gpus.uuid and n == len(force.clock_frac) == len(force.cap_frac)):
+            return "in_force"
+        return None
 
 
 @dataclass(frozen=True, slots=True)

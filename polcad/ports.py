@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-if TYPE_CHECKING:
-    from polcad.model import Event, InForce, NodePlacement, Plan, Priority, Reading, Role, Rule, Setpoint, Telemetry
+from polcad.model import Event, InForce, NodePlacement, Plan, Priority, Reading, Role, Setpoint, Telemetry, Why
 
 T = TypeVar("T")
 
@@ -47,7 +46,7 @@ class Held:
 
 
 Input = Tick | Heard | Placed | Held
-Output = "Plan | Event"
+Output = Plan | Event
 
 
 class Collector(Protocol):
@@ -124,7 +123,7 @@ class Desire:
     """
 
     setpoints: Mapping[tuple[Priority, Role], Setpoint]
-    why: Mapping[tuple[Priority, Role], object]
+    why: Mapping[tuple[Priority, Role], Why]
     ceiling_frac: float
 
 
@@ -144,7 +143,7 @@ class Policy(Protocol):
 class Actuator(Protocol):
     """Carries what the controller says to where it acts."""
 
-    async def apply(self, output: Plan | Event) -> None:
+    async def apply(self, output: Output) -> None:
         """Send it; raises ActuatorError when it cannot."""
         ...
 

@@ -1,0 +1,138 @@
+"""What crosses the broker: topics, payloads, and their sizes.
+
+The topic names the noun and who speaks; the payload is that noun as JSON (`polcad.codec`). A message is believed only
+if its topic is one of ours, its payload is in bounds, and the name in the payload is the name in the topic: brokers
+check who may write to a topic, nobody checks payloads. MQTT 3.1.1 is enough.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from polcad.codec import Codec
+from polcad.errors import WireError
+from polcad.model import Event, Hold, NodePlacement, NodeState, Plan, RowStatus, Telemetry
+
+ROOT = "polcad/v1"
+MAX_PAYLOAD_BYTES = 256 * 1024  # a node of 64 GPUs needs 12 KiB; a plan of 4 096 rules about 400 KiB is refused
+_NAME = r"[a-z0-9_-]{1,64}"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A family of topics: `pattern` has one ``+`` a name; its last name is the payload's `owner` field."""
+
+    noun: type
+    pattern: str
+    qos: int
+    retain: bool
+    owner: Callable[[Any], str] | None = None
+
+
+KINDS = {
+    "telemetry": Kind(Telemetry, "+/+/+/+/telemetry", 0, retain=False, owner=lambda noun: noun.node),
+    "state": Kind(NodeState, "+/+/+/+/state", 1, retain=True, owner=lambda noun: noun.node),
+    "placement": Kind(NodePlacement, "+/+/+/+/placement", 1, retain=True, owner=lambda noun: noun.node),
+    "plan": Kind(Plan, "+/+/plan", 0, retain=False, owner=lambda noun: noun.row),
+    "daemon": Kind(RowStatus, "+/+/daemon", 1, retain=True, owner=lambda noun: noun.row),
+    "event": Kind(Event, "+/+/event", 1, retain=False),
+    "hold": Kind(Hold, "+/+/hold/+", 1, retain=True, owner=lambda noun: noun.name),
+}
+_CODECS: dict[str, Codec[Any]] = {name: Codec(kind.noun) for name, kind in KINDS.items()}
+_BY_NOUN = {kind.noun: name for name, kind in KINDS.items()}
+_TOPIC = re.compile(
+    rf"{ROOT}/(?P<site>{_NAME})/(?P<row>{_NAME})/"
+    rf"(?:(?P<rack>{_NAME})/(?P<node>{_NAME})/(?P<of_node>telemetry|state|placement)"
+    rf"|(?P<of_row>plan|daemon|event)|hold/(?P<hold>{_NAME}))"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a message belongs: `kind` is a key of KINDS; `rack` and `node` are "" above the node."""
+
+    site: str
+    row: str
+    kind: str
+    rack: str = ""
+    node: str = ""
+    hold: str = ""
+
+    @property
+    def topic(self) -> str:
+        """The topic; an empty name (or ``+``) in a subscription stays as it is given."""
+        middle = f"/{self.rack}/{self.node}" if self.kind in {"telemetry", "state", "placement"} else ""
+        end = f"/{self.hold}" if self.kind == "hold" else ""
+        return f"{ROOT}/{self.site}/{self.row}{middle}/{self.kind}{end}"
+
+    @property
+    def owner(self) -> str:
+        """The name that the payload must repeat."""
+        return self.hold or self.node or self.row
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message as it crosses the broker."""
+
+    topic: str
+    payload: bytes
+    qos: int = 0
+    retain: bool = False
+
+
+_addresses: dict[str, Address] = {}  # a memory of topics already parsed, bounded below
+
+
+def parse_topic(topic: str) -> Address:
+    """The address of a topic; WireError when it is not one of ours."""
+    address = _addresses.get(topic)
+    if address is None:
+        match = _TOPIC.fullmatch(topic)
+        if match is None:
+            raise WireError(f"topic {topic[:200]!r} is not one of {ROOT}")
+        part = match.groupdict(default="")
+        kind = part["of_node"] or part["of_row"] or "hold"
+        address = Address(part["site"], part["row"], kind, part["rack"], part["node"], part["hold"])
+        if len(_addresses) > 100_000:  # noqa: PLR2004  # a flood of made-up names must not grow it for ever
+            _addresses.clear()
+        _addresses[topic] = address
+    return address
+
+
+def encode(address: Address, noun: Any) -> Message:
+    """The message that carries `noun` to `address`."""
+    kind = KINDS[address.kind]
+    return Message(address.topic, _CODECS[address.kind].encode(noun), kind.qos, kind.retain)
+
+
+def forget(address: Address) -> Message:
+    """The empty retained message that removes what was retained at `address`."""
+    return Message(address.topic, b"", 1, retain=True)
+
+
+def decode(message: Message) -> tuple[Address, Any]:
+    """The address and the noun of a message (None: a retained message was removed); WireError when not believed."""
+    address = parse_topic(message.topic)
+    if len(message.payload) > MAX_PAYLOAD_BYTES:
+        raise WireError(f"{message.topic}: {len(message.payload)} bytes are more than {MAX_PAYLOAD_BYTES}")
+    kind = KINDS[address.kind]
+    if not message.payload and kind.retain:
+        return address, None
+    try:
+        noun = _CODECS[address.kind].decode(message.payload)
+    except WireError as error:
+        raise WireError(f"{message.topic}: {error}") from None
+    if kind.owner is not None and kind.owner(noun) != address.owner:
+        raise WireError(f"{message.topic}: the payload says it is from {kind.owner(noun)!r}")
+    if isinstance(noun, Telemetry) and (column := noun.ragged()):
+        raise WireError(f"{message.topic}: `{column}` has not one entry a GPU")
+    return address, noun
+
+
+def schemas() -> dict[str, dict[str, Any]]:
+    """JSON Schema of every message, by kind."""
+    return {name: codec.schema() for name, codec in _CODECS.items()}
