@@ -28,7 +28,7 @@ class Codec(Generic[T]):
     def __init__(self, noun: type[T]) -> None:
         self._noun = noun
         self._decode = msgspec.json.Decoder(mirror(noun)).decode
-        self._build = _builder(noun)
+        self._build = _builder_of(noun)
 
     def decode(self, payload: bytes) -> T:
         """The noun in `payload`; WireError with the path of what is wrong."""
@@ -49,7 +49,7 @@ class Codec(Generic[T]):
 
 def convert(data: Any, noun: type[T]) -> T:
     """The noun in parsed TOML; unknown keys are refused. Raises msgspec.ValidationError with the path."""
-    return _builder(noun)(msgspec.convert(data, mirror(noun, forbid_unknown=True)))  # type: ignore[no-any-return]
+    return _builder_of(noun)(msgspec.convert(data, mirror(noun, forbid_unknown=True)))  # type: ignore[no-any-return]
 
 
 def mirror(noun: type, *, forbid_unknown: bool = False) -> type[msgspec.Struct]:
@@ -105,6 +105,10 @@ def _meta(note: Range | Text | Items) -> msgspec.Meta:
     if isinstance(note, Text):
         return msgspec.Meta(max_length=note.max_length, pattern=note.pattern)
     return msgspec.Meta(max_length=note.max_items)
+
+
+def _builder_of(noun: type) -> Callable[[Any], Any]:
+    return _builder(noun)
 
 
 @cache

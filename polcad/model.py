@@ -70,7 +70,7 @@ class Role(StrEnum):
     """What a GPU does most; it decides how its time and power answer to a clock (`polcad.curve`)."""
 
     PROMPT = "prompt"
-    TOKEN = "token"
+    TOKEN = "token"  # noqa: S105  # of text, not a secret
     MIXED = "mixed"
     TRAINING = "training"
 

@@ -1,0 +1,69 @@
+"""What an operator says of a row: its nodes and budgets, and how careful the guard is.
+
+These are the parts of the configuration that the core reads; `polcad.config` fills them from TOML. Every default has its
+reason beside it; figures of the POLCA paper are from arXiv 2308.12908 §5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from polcad.model import DomainWatts, HostWatts, Items, Name, Placement, Priority, Range, Role, Setpoint, Text, Watts
+
+BRAKE = Setpoint(clock_frac=288 / 1410)  # POLCA's power brake on an A100: 288 of 1410 MHz
+FAIL_SAFE = Setpoint(clock_frac=1110 / 1410)  # POLCA's deepest lock of the low priority
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSpec:
+    """One GPU server of the inventory."""
+
+    name: Name
+    rack: Name = "rack"
+    gpus: Annotated[int, Range(0, 64)] = 8
+    gpu_max_w: Watts = 700.0  # counted for each GPU that was never heard
+    host_w: HostWatts = 0.0  # drawn by the rest of the server; 0: budgets speak of GPU power only
+    priority: Priority = Priority.LOW
+    role: Role = Role.MIXED
+    pool: Annotated[str, Text(64)] = ""
+    model: Annotated[str, Text(128)] = ""
+
+    @property
+    def placement(self) -> Placement:
+        """What runs on its GPUs, as far as the inventory knows."""
+        return Placement(self.priority, self.role, self.pool, self.model)
+
+
+@dataclass(frozen=True, slots=True)
+class RackSpec:
+    """One rack; without a budget it only groups nodes."""
+
+    name: Name
+    budget_w: DomainWatts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RowSpec:
+    """One row: the domain that a daemon keeps under its budget."""
+
+    name: Name
+    budget_w: DomainWatts
+    racks: Annotated[tuple[RackSpec, ...], Items(1024)] = ()
+    nodes: Annotated[tuple[NodeSpec, ...], Items(20000)] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GuardSpec:
+    """How careful the guard is, whatever the policy."""
+
+    tick_s: Annotated[float, Range(0.01, 60.0)] = 1.0
+    lease_s: Annotated[float, Range(0.1, 3600.0)] = 5.0  # four lost ticks are survived, the fifth is not
+    stale_after_s: Annotated[float, Range(0.1, 600.0)] = 3.0  # at least; a node gets three of its own periods
+    latency_s: Annotated[float, Range(0.0, 120.0)] = 2.0  # a lock acts in 0.2 s, averaged power shows it 1 s later
+    dwell_s: Annotated[float, Range(0.0, 3600.0)] = 30.0  # between two loosenings
+    gap_frac: Annotated[float, Range(0.0, 0.5)] = 0.05  # under the brake before it may be let go (POLCA's gap)
+    brake_frac: Annotated[float, Range(0.01, 1.0)] = 1.0  # of the budget
+    brake: Setpoint = BRAKE
+    fail_safe: Setpoint = FAIL_SAFE
+    idle_frac: Annotated[float, Range(0.0, 0.9)] = 0.17  # of a board's maximum, drawn at any clock (A100 70 of 400 W)
