@@ -388,3 +388,18 @@ class RowStatus:
     nodes_stale: Count = 0
     gpus: Count = 0
     counters: Annotated[Mapping[str, Count], Items(256)] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeColumns:
+    """The nodes of a row at one moment: columns of one length, one entry a node, for those who draw them."""
+
+    name: tuple[str, ...]
+    rack: tuple[str, ...]
+    power_w: tuple[HostWatts | None, ...]  # of its GPUs together, as last heard; None: never heard
+    max_w: tuple[HostWatts, ...]  # sum of its boards' highest limits
+    priority: tuple[Priority | None, ...]  # None: GPUs of both, or not known
+    stale: tuple[bool, ...]
+    clock_frac: tuple[Frac | None, ...]  # the strictest lock in force on any of its GPUs, as reported
+    cap_frac: tuple[Frac | None, ...]  # the strictest limit in force
+    fault: tuple[Note, ...]  # what is wrong, in words; "" where all is well
