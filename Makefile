@@ -1,0 +1,40 @@
+# Every target sets up what it needs on a bare Debian or Ubuntu with Python >= 3.11; `make` alone lists them.
+
+BIN := .venv/bin
+
+help:              ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+
+setup:             ## build .venv with .venv/bin/polcad, from the lock
+	@sh scripts/setup
+
+packages:          ## install the Debian packages that the integration tests need, where missing
+	@sh scripts/packages
+
+demo: setup        ## a simulated row with its daemon and page; ARGS="--for 60 --json" is passed on
+	$(BIN)/polcad demo $(ARGS)
+
+test: setup packages ## the quick unit run, then the integration run
+	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m integration
+
+check: setup       ## formatting, lint, types, and the direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup packages ## run benchmarks/*.py; BENCH_OUT=docs/benchmarks.md keeps what they print
+	@sh scripts/bench $(BENCH_OUT)
+
+generate: setup    ## write again the files in docs/ that are generated from the code
+	$(BIN)/python scripts/generate.py
+
+lock:              ## pin all dependencies again, with hashes
+	@sh scripts/lock
+
+clean:             ## remove what the other targets made
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help setup packages demo test check bench generate lock clean
