@@ -1,0 +1,93 @@
+"""The node's side of a plan: which plan it follows, for how long, and what it falls to in silence.
+
+A plan holds for `lease_s` from its receipt, counted on the node's own monotonic clock: a wall clock that jumps changes
+nothing. When it ends, the node takes the stricter of what it had and the plan's fail-safe setpoint; silence never
+loosens. A plan that is not newer (epoch, then sequence) than the last one accepted is refused: a late, repeated or
+replayed plan moves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+
+from polcad.model import FREE, LeaseState, NodePlacement, Obedience, Plan, Setpoint
+
+
+class Fail(StrEnum):
+    """What a node does when its lease ends."""
+
+    SAFE = "safe"  # take the fail-safe setpoint where it is stricter
+    HOLD = "hold"  # stay
+    RELEASE = "release"  # go free: for rows that are not oversubscribed
+
+
+class Lease:
+    """Follows plans for one node. `remembered` is the last plan of an earlier run, whose lease has ended."""
+
+    def __init__(self, row: str, rack: str, node: str, fail: Fail = Fail.SAFE, remembered: Plan | None = None) -> None:
+        self._row, self._rack, self._node, self._fail = row, rack, node, fail
+        self._plan = remembered
+        self._ends = float("-inf")
+        self._wanted: dict[str, Setpoint] = {}
+        self._refused = 0
+
+    @property
+    def plan(self) -> Plan | None:
+        """The last plan accepted: what an agent keeps on disk."""
+        return self._plan
+
+    def offer(self, plan: Plan, t: float) -> str | None:
+        """Accept a plan at monotonic time `t`, or return why it is refused."""
+        reason = self._objection(plan)
+        if reason is None:
+            self._plan, self._ends = plan, t + plan.lease_s
+        else:
+            self._refused += 1
+        return reason
+
+    def _objection(self, plan: Plan) -> str | None:
+        if plan.row != self._row:
+            return f"plan is for row {plan.row}, this node is in {self._row}"
+        last = self._plan
+        if last is not None and (plan.epoch, plan.seq) <= (last.epoch, last.seq):
+            return f"plan {plan.epoch}/{plan.seq} is not newer than {last.epoch}/{last.seq}"
+        return None
+
+    def remaining_s(self, t: float) -> float:
+        """Seconds until the lease ends; not positive once it has."""
+        return self._ends - t
+
+    def state(self, t: float) -> LeaseState:
+        """Whether a plan is followed at monotonic time `t`."""
+        if self._plan is None or self._plan.shadow:
+            return LeaseState.NONE
+        return LeaseState.HELD if t < self._ends else LeaseState.EXPIRED
+
+    def obedience(self, t: float) -> Obedience:
+        """What telemetry says of the plan."""
+        if self._plan is None:
+            return Obedience(refused=self._refused)
+        return Obedience(self._plan.epoch, self._plan.seq, self.state(t), self._refused)
+
+    def wanted(
+        self, t: float, uuids: Iterable[str], placement: NodePlacement, in_force: Mapping[str, Setpoint]
+    ) -> dict[str, Setpoint]:
+        """What each GPU is to take at monotonic time `t`; a GPU not named is left as it is.
+
+        `in_force` is what was read back: after a restart it is all that is known of what the GPU had.
+        """
+        plan = self._plan
+        if plan is None:
+            return {}
+        for uuid in uuids:
+            asked = FREE if plan.shadow else plan.setpoint(self._rack, self._node, uuid, placement.of(uuid))
+            if t >= self._ends and not plan.shadow:
+                asked = self._in_silence(plan, self._wanted.get(uuid, asked.strictest(in_force.get(uuid, FREE))))
+            self._wanted[uuid] = asked
+        return {uuid: self._wanted[uuid] for uuid in uuids}
+
+    def _in_silence(self, plan: Plan, had: Setpoint) -> Setpoint:
+        if self._fail is Fail.RELEASE:
+            return FREE
+        return had if self._fail is Fail.HOLD else had.strictest(plan.fail_safe)

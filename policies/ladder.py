@@ -1,0 +1,72 @@
+"""A policy as a ladder of rungs: each has a power at which it is entered and a lower one at which it is left.
+
+Stateless: the rung a domain stands on is read from the setpoints it holds, so a restarted daemon, a brake or a
+fail-safe needs no memory. Upwards a policy may jump; downwards it takes one rung at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from polcad.model import FREE, Priority, Role, Setpoint, Why
+from polcad.ports import Desire, View
+
+TOLERANCE_FRAC = 0.012  # a clock snapped down to a board's grid (15 of 1410 MHz) still stands on its rung
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """Setpoints by priority. A `settled` rung is entered only when the rung below has had time to act."""
+
+    enter_frac: float
+    leave_frac: float
+    low: Setpoint
+    high: Setpoint
+    why: Why
+    high_why: Why
+    settled: bool = False
+
+    def setpoint(self, priority: Priority) -> Setpoint:
+        """What GPUs of a priority take on this rung."""
+        return self.low if priority is Priority.LOW else self.high
+
+
+def climb(view: View, rungs: Sequence[Rung]) -> Desire:
+    """The rung that a domain should stand on; `rungs` from mildest to strictest, without the free one."""
+    stands = _standing(view, rungs)
+    if stands > len(rungs):  # stricter than the ladder knows: braked, or at the fail-safe
+        return _desire(view, rungs, len(rungs), ceiling_frac=1.0)
+    goes = stands
+    for number in range(stands + 1, len(rungs) + 1):
+        rung = rungs[number - 1]
+        settled = number == stands + 1 and view.t - view.since_t >= view.latency_s
+        if view.used_frac > rung.enter_frac and (settled or not rung.settled):
+            goes = number
+    if goes == stands > 0 and view.used_frac < rungs[stands - 1].leave_frac:
+        goes = stands - 1
+    return _desire(view, rungs, goes, ceiling_frac=rungs[goes].enter_frac if goes < len(rungs) else 1.0)
+
+
+def _standing(view: View, rungs: Sequence[Rung]) -> int:
+    """0 when free, then the first rung that is as strict as what is held; one more than all when none is."""
+    for number in range(len(rungs) + 1):
+        if all(
+            _covers(rungs[number - 1].setpoint(priority) if number else FREE, held)
+            for (priority, _), held in view.held.items()
+        ):
+            return number
+    return len(rungs) + 1
+
+
+def _covers(rung: Setpoint, held: Setpoint) -> bool:
+    return rung.clock_frac <= held.clock_frac + TOLERANCE_FRAC and rung.cap_frac <= held.cap_frac + TOLERANCE_FRAC
+
+
+def _desire(view: View, rungs: Sequence[Rung], number: int, *, ceiling_frac: float) -> Desire:
+    if number == 0:
+        return Desire(dict.fromkeys(view.classes, FREE), {}, ceiling_frac)
+    rung = rungs[number - 1]
+    setpoints: Mapping[tuple[Priority, Role], Setpoint] = {name: rung.setpoint(name[0]) for name in view.classes}
+    why = {name: rung.why if name[0] is Priority.LOW else rung.high_why for name in view.classes}
+    return Desire(setpoints, why, ceiling_frac)
