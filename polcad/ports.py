@@ -79,6 +79,10 @@ class GpuSession(Protocol):
         """Run ``work[uuid](handle)`` for each GPU in parallel; a missed deadline or an error is the GPU's value."""
         ...
 
+    def uuids(self) -> tuple[str, ...]:
+        """Every GPU seen since the start, in the order of the telemetry's columns; it never shrinks."""
+        ...
+
     def generation(self) -> int:
         """Grows by one each time the driver was initialised: clock locks and limits of before are gone."""
         ...
