@@ -76,12 +76,13 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message as it crosses the broker."""
+    """One message as it crosses the broker; after `expiry_s` a broker of MQTT 5 does not deliver it any more."""
 
     topic: str
     payload: bytes
     qos: int = 0
     retain: bool = False
+    expiry_s: float | None = None
 
 
 _addresses: dict[str, Address] = {}  # a memory of topics already parsed, bounded below
@@ -106,7 +107,8 @@ def parse_topic(topic: str) -> Address:
 def encode(address: Address, noun: Any) -> Message:
     """The message that carries `noun` to `address`."""
     kind = KINDS[address.kind]
-    return Message(address.topic, _CODECS[address.kind].encode(noun), kind.qos, kind.retain)
+    expiry_s = noun.lease_s if isinstance(noun, Plan) else None
+    return Message(address.topic, _CODECS[address.kind].encode(noun), kind.qos, kind.retain, expiry_s)
 
 
 def forget(address: Address) -> Message:
