@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Annotated
 
 MAX_GPUS = 64  # of one node; the longest column that is believed
+GRID_STEP_FRAC = 0.012  # a clock snapped down to a board's grid is the clock asked for: 15 of 1410 MHz is .0106
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +150,9 @@ class Setpoint:
         """The lower of both in each quantity."""
         return Setpoint(min(self.clock_frac, other.clock_frac), min(self.cap_frac, other.cap_frac))
 
-    def looser_than(self, other: Setpoint) -> bool:
-        """Whether this allows more than `other` in any quantity."""
-        return self.clock_frac > other.clock_frac or self.cap_frac > other.cap_frac
+    def covers(self, other: Setpoint) -> bool:
+        """Whether this is as strict as `other`, but for a step of the clock grid."""
+        return self.clock_frac <= other.clock_frac + GRID_STEP_FRAC and self.cap_frac <= other.cap_frac + GRID_STEP_FRAC
 
 
 FREE = Setpoint()
@@ -387,6 +388,8 @@ class RowStatus:
     nodes: Count = 0
     nodes_stale: Count = 0
     gpus: Count = 0
+    peak_frac: Share = 0.0  # the highest use since the daemon started
+    over_budget_s: Seconds = 0.0  # since the daemon started
     counters: Annotated[Mapping[str, Count], Items(256)] = field(default_factory=dict)
 
 

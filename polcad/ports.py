@@ -24,6 +24,7 @@ class Heard:
 
     t: float
     telemetry: Telemetry
+    rack: str = "rack"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """What an operator says of a row: its nodes and budgets, and how careful the guard is.
 
-These are the parts of the configuration that the core reads; `polcad.config` fills them from TOML. Every default has its
-reason beside it; figures of the POLCA paper are from arXiv 2308.12908 §5.
+These are the parts of the configuration that the core reads; `polcad.config` fills them from TOML. Every default has
+its reason beside it; figures of the POLCA paper are from arXiv 2308.12908 §5.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class NodeSpec:
     role: Role = Role.MIXED
     pool: Annotated[str, Text(64)] = ""
     model: Annotated[str, Text(128)] = ""
+    in_service: bool = True  # false: taken down by the operator, counts nothing until it is heard
 
     @property
     def placement(self) -> Placement:
@@ -62,6 +63,7 @@ class GuardSpec:
     stale_after_s: Annotated[float, Range(0.1, 600.0)] = 3.0  # at least; a node gets three of its own periods
     latency_s: Annotated[float, Range(0.0, 120.0)] = 2.0  # a lock acts in 0.2 s, averaged power shows it 1 s later
     dwell_s: Annotated[float, Range(0.0, 3600.0)] = 30.0  # between two loosenings
+    brake_dwell_s: Annotated[float, Range(0.0, 3600.0)] = 10.0  # a breaker must be relieved within about 10 s
     gap_frac: Annotated[float, Range(0.0, 0.5)] = 0.05  # under the brake before it may be let go (POLCA's gap)
     brake_frac: Annotated[float, Range(0.01, 1.0)] = 1.0  # of the budget
     brake: Setpoint = BRAKE

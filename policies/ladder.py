@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from polcad.model import FREE, Priority, Role, Setpoint, Why
 from polcad.ports import Desire, View
 
-TOLERANCE_FRAC = 0.012  # a clock snapped down to a board's grid (15 of 1410 MHz) still stands on its rung
-
 
 @dataclass(frozen=True, slots=True)
 class Rung:
@@ -52,15 +50,11 @@ def _standing(view: View, rungs: Sequence[Rung]) -> int:
     """0 when free, then the first rung that is as strict as what is held; one more than all when none is."""
     for number in range(len(rungs) + 1):
         if all(
-            _covers(rungs[number - 1].setpoint(priority) if number else FREE, held)
+            (rungs[number - 1].setpoint(priority) if number else FREE).covers(held)
             for (priority, _), held in view.held.items()
         ):
             return number
     return len(rungs) + 1
-
-
-def _covers(rung: Setpoint, held: Setpoint) -> bool:
-    return rung.clock_frac <= held.clock_frac + TOLERANCE_FRAC and rung.cap_frac <= held.cap_frac + TOLERANCE_FRAC
 
 
 def _desire(view: View, rungs: Sequence[Rung], number: int, *, ceiling_frac: float) -> Desire:

@@ -1,0 +1,316 @@
+"""The controller of one row: events in, plans out. It knows nothing of MQTT, clocks or GPUs.
+
+The same object runs live, over a recording and over a model; given the same events it says the same things. It answers
+each tick with the whole plan (which is also the heartbeat), and at once, between ticks, when a message carries the row
+or a rack over a threshold. What a domain holds after a start is what its nodes report, so a restarted daemon loosens
+nothing: until every node has spoken, or has been silent for too long, no plan goes out at all.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+
+from polcad.errors import OutrankedError
+from polcad.fleet import Fleet
+from polcad.guard import Class, Domain, held_in
+from polcad.model import (
+    DomainStatus,
+    Event,
+    EventKind,
+    NodeColumns,
+    Obedience,
+    Plan,
+    RowStatus,
+    Rule,
+    Setpoint,
+    Why,
+)
+from polcad.ports import Heard, Held, Input, Output, Placed, Policy, Tick, View
+from polcad.spec import GuardSpec, RowSpec
+from polcad.tally import Tally, class_statuses, node_columns, strictest_reported, tally
+from polcad.witness import Witness
+
+_EPOCHS_PER_S = 1_000_000  # an epoch is the microsecond at which a daemon started
+_ABSURD_EPOCH_S = 86_400  # an epoch further ahead of now than this is a fault, not a rival
+
+
+class Controller:
+    """Keeps a row and its racks under their budgets."""
+
+    def __init__(self, row: RowSpec, guard: GuardSpec, policy: Policy, epoch: int, *, shadow: bool = False) -> None:
+        self.counters: Counter[str] = Counter()
+        self.peak_frac = 0.0
+        self.over_budget_s = 0.0
+        self._row, self._guard, self._policy = row, guard, policy
+        self._epoch, self._seq, self._shadow = epoch, 0, shadow
+        self._fleet = Fleet(row, guard)
+        self._witness = Witness(self._fleet, guard, self.counters)
+        self._domain = Domain("row", row.budget_w, guard, policy)
+        self._racks = {
+            rack.name: Domain(f"rack/{rack.name}", rack.budget_w, guard, policy)
+            for rack in row.racks
+            if rack.budget_w is not None
+        }
+        self._holds: dict[str, Held] = {}
+        self._rules: tuple[Rule, ...] = ()
+        self._rules_t = 0.0
+        self._row_w = 0.0
+        self._rack_w: list[float] = []
+        self._alarm_w = float("inf")
+        self._rack_alarms_w: list[float] = []
+        self._totals: Tally | None = None
+        self._t: float | None = None  # of the last event
+        self._awake_s = 0.0  # counted from the first event, without the time this controller itself slept
+        self._ready = False
+        self._acknowledged = False  # some node follows this epoch
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of this daemon's plans."""
+        return self._epoch
+
+    def on(self, event: Input) -> list[Output]:
+        """Take one event; what is to be said, in order. Raises OutrankedError when a newer daemon has the row."""
+        self._wake(event.t)
+        if isinstance(event, Heard):
+            return self._hear(event)
+        if isinstance(event, Tick):
+            return self._tick(event.t)
+        if isinstance(event, Placed):
+            return self._place(event)
+        return self._take_hold(event)
+
+    def _wake(self, t: float) -> None:
+        if self._t is None:
+            self._t = t
+        self._awake_s += min(max(0.0, t - self._t), 2 * self._guard.tick_s)
+        self._t = max(self._t, t)
+
+    # --- telemetry --------------------------------------------------------------------------------------------------
+
+    def _hear(self, event: Heard) -> list[Output]:
+        telemetry, fleet = event.telemetry, self._fleet
+        self.counters["telemetry"] += 1
+        if telemetry.plan is not None:
+            self._compare_epochs(telemetry.plan, event.t)
+        slot, told = self._witness.admit(event, self._awake_s)
+        out: list[Output] = [*told]
+        if slot is None:
+            return out
+        change_w, believed = fleet.hear(slot, telemetry, self._awake_s)
+        out += self._witness.note_sensors(slot, event, believed=believed)
+        self._row_w += change_w
+        rack = int(fleet.rack_of[slot])
+        if rack < len(self._rack_w):
+            self._rack_w[rack] += change_w
+            if self._row_w > self._alarm_w or self._rack_w[rack] > self._rack_alarms_w[rack]:
+                out += self._decide(event.t)
+        return out
+
+    def _compare_epochs(self, plan: Obedience, t: float) -> None:
+        if plan.epoch == self._epoch:
+            self._acknowledged = True
+        elif plan.epoch > self._epoch:
+            if plan.epoch > max(self._epoch, t * _EPOCHS_PER_S) + _ABSURD_EPOCH_S * _EPOCHS_PER_S:
+                self.counters["absurd_epochs"] += 1
+            elif self._acknowledged:
+                raise OutrankedError(f"row {self._row.name}: nodes follow epoch {plan.epoch}, this is {self._epoch}")
+            else:
+                self._epoch = plan.epoch + 1
+
+    # --- placement and holds ----------------------------------------------------------------------------------------
+
+    def _place(self, event: Placed) -> list[Output]:
+        slot = self._fleet.slots.get(event.placement.node)
+        if slot is not None:
+            self._fleet.place(slot, event.placement)
+            self._fleet.want(self._rules)
+        return []
+
+    def _take_hold(self, event: Held) -> list[Output]:
+        old = self._holds.pop(event.name, None)
+        if event.setpoint is not None and event.until_t > event.t:
+            self._holds[event.name] = event
+            told = self._tell_hold(EventKind.HOLD, event, event.t)
+        elif old is not None:
+            told = self._tell_hold(EventKind.HOLD_END, old, event.t)
+        else:
+            return []
+        return [told, *self._publish(event.t, always=False)]
+
+    @staticmethod
+    def _tell_hold(kind: EventKind, hold: Held, t: float) -> Event:
+        setpoint = hold.setpoint or Setpoint()
+        detail = (
+            f"hold {hold.name}: clock at most {setpoint.clock_frac:.3f}, power limit at most {setpoint.cap_frac:.3f}"
+        )
+        return Event(t, kind, hold.scope, detail)
+
+    # --- the tick ---------------------------------------------------------------------------------------------------
+
+    def _tick(self, t: float) -> list[Output]:
+        fleet = self._fleet
+        self.counters["ticks"] += 1
+        out = self._end_holds(t)
+        self._witness.end_doubts(self._awake_s)
+        grew, back = fleet.age(self._awake_s)
+        out += self._tell_staleness(t, grew, back)
+        if not self._ready and not self._start(t, out):
+            return out
+        if self._row_w > self._row.budget_w:
+            self.over_budget_s += self._guard.tick_s
+        out += self._decide(t, heartbeat=True)
+        if not self._shadow:
+            out += self._witness.compare_obedience(t, self._awake_s)
+        return out
+
+    def _end_holds(self, t: float) -> list[Output]:
+        ended = [self._holds.pop(name) for name, hold in list(self._holds.items()) if hold.until_t <= t]
+        return [self._tell_hold(EventKind.HOLD_END, hold, t) for hold in ended]
+
+    def _tell_staleness(self, t: float, grew: Iterable[int], back: Iterable[int]) -> list[Output]:
+        names = [spec.name for spec in self._fleet.specs]
+        if not self._ready:  # nobody has had the time to speak yet
+            return []
+        told: list[Output] = [
+            Event(t, EventKind.STALE, f"node/{names[slot]}", "silent: counts its worst case") for slot in grew
+        ]
+        return told + [Event(t, EventKind.FRESH, f"node/{names[slot]}") for slot in back]
+
+    def _start(self, t: float, out: list[Output]) -> bool:
+        """Whether the row is known well enough to speak: every node was heard, or had its time."""
+        if not self._fleet.all_heard() and self._awake_s < self._guard.stale_after_s + self._guard.tick_s:
+            return False
+        self._ready = True
+        reported = strictest_reported(self._fleet)
+        if any(not setpoint.free for setpoint in reported.values()):
+            self._domain.resume(t, reported)
+            out.append(Event(t, EventKind.RESUME, "row", "holds what the nodes report; loosens from there"))
+        silent = [spec.name for slot, spec in enumerate(self._fleet.specs) if self._fleet.stale[slot]]
+        out += [Event(t, EventKind.STALE, f"node/{name}", "not heard since the start") for name in silent]
+        return True
+
+    # --- deciding ---------------------------------------------------------------------------------------------------
+
+    def _decide(self, t: float, *, heartbeat: bool = False) -> list[Output]:
+        """Let every domain decide, and publish; between ticks only if the plan changed."""
+        if not self._ready:
+            return []
+        self._totals = totals = tally(self._fleet, self._guard.idle_frac)
+        racks_w = (totals.power_w.sum(axis=1) + totals.host_w).tolist()
+        self._rack_w, self._row_w = racks_w, sum(racks_w)
+        self.peak_frac = max(self.peak_frac, self._row_w / self._row.budget_w)
+        out = self._decide_domain(t, self._domain, None)
+        self._alarm_w = self._domain.alarm_w(self._row_w)
+        self._rack_alarms_w = [float("inf")] * len(racks_w)
+        for index, name in enumerate(self._fleet.racks):
+            if name in self._racks:
+                out += self._decide_domain(t, self._racks[name], index)
+                self._rack_alarms_w[index] = self._racks[name].alarm_w(racks_w[index])
+        return out + self._publish(t, always=heartbeat)
+
+    def _decide_domain(self, t: float, domain: Domain, rack: int | None) -> list[Output]:
+        view = self._view(t, domain, rack)
+        before = set(domain.why.values())
+        kind = domain.decide(view, self._stale_note(rack))
+        if kind is None:
+            return []
+        if domain is self._domain:
+            self._count_entries(kind, before, set(domain.why.values()))
+        detail = "; ".join(_told(rule) for rule in domain.rules()) or "all free"
+        return [Event(t, kind, domain.scope, detail[:512], view.power_w, domain.budget_w)]
+
+    def _view(self, t: float, domain: Domain, rack: int | None) -> View:
+        totals = self._totals or tally(self._fleet, self._guard.idle_frac)
+        classes = totals.classes(rack)
+        host_w = float(totals.host_w.sum() if rack is None else totals.host_w[rack])
+        power_w = self._row_w if rack is None else self._rack_w[rack]
+        held = held_in(domain.held, classes)
+        return View(t, domain.budget_w, power_w, host_w, classes, held, domain.since_t, self._guard.latency_s)
+
+    def _stale_note(self, rack: int | None) -> str:
+        fleet, n = self._fleet, len(self._fleet.specs)
+        doubted = fleet.stale[:n] | fleet.suspect[:n]
+        if rack is not None:
+            doubted = doubted & (fleet.rack_of[:n] == rack)
+        blind = (slot for slot in sorted(self._witness.blind) if rack in {None, int(fleet.rack_of[slot])})
+        slots = [*np.flatnonzero(doubted).tolist(), *blind]
+        return f"{len(slots)} node(s) without fresh data, first {fleet.specs[slots[0]].name}" if slots else ""
+
+    def _count_entries(self, kind: EventKind, before: set[Why], after: set[Why]) -> None:
+        if kind is EventKind.BRAKE:
+            self.counters["brakes"] += 1
+        if kind is EventKind.TIGHTEN:
+            self.counters["t1_entries"] += not before & {Why.T1, Why.T2} and bool(after & {Why.T1, Why.T2})
+            self.counters["t2_entries"] += Why.T2 in after - before
+
+    def _publish(self, t: float, *, always: bool) -> list[Output]:
+        rules = list(self._domain.rules())
+        for domain in self._racks.values():
+            rules += domain.rules()
+        rules += [Rule(hold.scope, hold.setpoint, Why.OPERATOR) for hold in self._holds.values() if hold.setpoint]
+        changed = tuple(rules) != self._rules
+        if not self._ready or not (changed or always):
+            return []
+        if changed:
+            self._rules, self._rules_t = tuple(rules), t
+            self.counters["plans"] += 1
+            self._fleet.want(self._rules)
+        self._seq += 1
+        guard = self._guard
+        return [
+            Plan(self._row.name, self._epoch, self._seq, t, guard.lease_s, guard.fail_safe, self._rules, self._shadow)
+        ]
+
+    # --- for those who look -----------------------------------------------------------------------------------------
+
+    def status(self, t: float) -> RowStatus:
+        """The row at `t`."""
+        fleet, n = self._fleet, len(self._fleet.specs)
+        totals = self._totals or tally(fleet, self._guard.idle_frac)
+        own: list[tuple[Domain, int | None]] = [(self._domain, None)]
+        own += [(self._racks[name], index) for index, name in enumerate(fleet.racks) if name in self._racks]
+        setpoints: dict[Class, Setpoint] = held_in(self._domain.held, totals.classes(None))
+        return RowStatus(
+            row=self._row.name,
+            online=True,
+            epoch=self._epoch,
+            seq=self._seq,
+            t=t,
+            policy=type(self._policy).__name__,
+            shadow=self._shadow,
+            thresholds={**self._policy.thresholds, "brake": self._guard.brake_frac},
+            domains=tuple(self._domain_status(t, domain, rack) for domain, rack in own) if self._ready else (),
+            classes=class_statuses(fleet, totals, setpoints),
+            nodes=n,
+            nodes_stale=int(fleet.stale[:n].sum()),
+            gpus=int(fleet.present[:n].sum()),
+            peak_frac=self.peak_frac,
+            over_budget_s=self.over_budget_s,
+            counters=dict(self.counters),
+        )
+
+    def _domain_status(self, t: float, domain: Domain, rack: int | None) -> DomainStatus:
+        view = self._view(t, domain, rack)
+        demand_w = view.host_w + sum(group.demand_w for group in view.classes.values())
+        rules = domain.rules()
+        if rack is None:
+            rules += tuple(rule for rule in self._rules if rule.why is Why.OPERATOR)
+        return DomainStatus(
+            domain.scope, domain.budget_w, view.power_w, demand_w, rules, max(0.0, domain.since_t), domain.waiting
+        )
+
+    def nodes(self) -> NodeColumns:
+        """Every node, in columns."""
+        return node_columns(self._fleet)
+
+
+def _told(rule: Rule) -> str:
+    """A rule in a few words, for events."""
+    who = " ".join(part.value for part in (rule.priority, rule.role) if part) or "all"
+    clock = f" clock {rule.setpoint.clock_frac:.3f}" if rule.setpoint.clock_frac < 1.0 else ""
+    cap = f" limit {rule.setpoint.cap_frac:.3f}" if rule.setpoint.cap_frac < 1.0 else ""
+    return f"{who}:{clock}{cap} ({rule.why.value})"

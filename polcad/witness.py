@@ -1,0 +1,116 @@
+"""Whom to believe: nodes nobody listed, messages out of order, two agents under one name, sensors that cannot be right,
+and nodes that do not do what they are told. Each is told once when it begins and once when it ends, and counted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from polcad.fleet import Fleet
+from polcad.model import Event, EventKind, Telemetry
+from polcad.ports import Heard
+from polcad.spec import GuardSpec
+from polcad.tally import looser
+
+_ENDED_FOR_PERIODS = 6  # two agents under one name are forgotten after so many periods without the second
+
+
+class Witness:
+    """Watches the messages of one row's nodes. `now_s` is the controller's waking time, seconds."""
+
+    def __init__(self, fleet: Fleet, guard: GuardSpec, counters: Counter[str]) -> None:
+        self._fleet, self._guard, self._counters = fleet, guard, counters
+        self._former: dict[int, str] = {}  # the run of a node's agent before this one
+        self._doubted_until_s: dict[int, float] = {}
+        self._blind: set[int] = set()  # nodes with a sensor that is not believed
+        self._loose_since_s: dict[int, float] = {}
+        self._disobedient: set[int] = set()
+
+    @property
+    def blind(self) -> frozenset[int]:
+        """Slots of nodes with a sensor that is not believed."""
+        return frozenset(self._blind)
+
+    def admit(self, event: Heard, now_s: float) -> tuple[int | None, list[Event]]:
+        """The slot of the message's node, None when the message is not to be taken; and what is to be told."""
+        told: list[Event] = []
+        telemetry = event.telemetry
+        known = telemetry.node in self._fleet.slots
+        slot = self._fleet.slot_of(telemetry.node, event.rack)
+        if slot is None:
+            self._counters["refused_unlisted"] += 1
+            return None, told
+        if not known:
+            self._counters["unlisted"] += 1
+            detail = "it speaks, but the inventory lacks it: its power is counted; add it or silence it"
+            told.append(Event(event.t, EventKind.UNLISTED, _scope(telemetry), detail))
+        last = self._fleet.last(slot)
+        if last is not None and last.boot_id == telemetry.boot_id and telemetry.seq <= last.seq:
+            self._counters["out_of_order"] += 1
+            return None, told
+        if last is not None and last.boot_id != telemetry.boot_id:
+            if self._former.get(slot) == telemetry.boot_id:
+                told += self._doubt(slot, event, now_s)
+            self._former[slot] = last.boot_id
+        return slot, told
+
+    def _doubt(self, slot: int, event: Heard, now_s: float) -> list[Event]:
+        """Two agents speak in turn under one name: neither is believed, and the node counts its worst case."""
+        first = slot not in self._doubted_until_s
+        self._fleet.suspect[slot] = True
+        patience_s = max(self._guard.stale_after_s, event.telemetry.period_s)
+        self._doubted_until_s[slot] = now_s + _ENDED_FOR_PERIODS * patience_s
+        if not first:
+            return []
+        self._counters["duplicate_names"] += 1
+        detail = "two agents speak under this name: rename one; until then the node counts its worst case"
+        return [Event(event.t, EventKind.DUPLICATE_NAME, _scope(event.telemetry), detail)]
+
+    def end_doubts(self, now_s: float) -> None:
+        """Believe again the names that one agent alone has used for long enough."""
+        for slot, until_s in list(self._doubted_until_s.items()):
+            if now_s > until_s:
+                del self._doubted_until_s[slot]
+                self._fleet.suspect[slot] = False
+
+    def note_sensors(self, slot: int, event: Heard, *, believed: bool) -> list[Event]:
+        """Tell when a node's readings stop or start being believable."""
+        if not believed:
+            self._counters["sensor_faults"] += 1
+        if believed is (slot not in self._blind):
+            return []
+        if believed:
+            self._blind.discard(slot)
+            return [Event(event.t, EventKind.SENSOR_OK, _scope(event.telemetry))]
+        self._blind.add(slot)
+        gpus = event.telemetry.reading.gpus
+        shown = ", ".join("none" if power is None else f"{power:g}" for power in gpus.power_w[:8])
+        note = next((fault for fault in gpus.fault if fault), "not a power that such a GPU draws")
+        return [Event(event.t, EventKind.SENSOR_FAULT, _scope(event.telemetry), f"power_w {shown}: {note}"[:512])]
+
+    def compare_obedience(self, t: float, now_s: float) -> list[Event]:
+        """Tell who has had the time to obey the plan and does not, and who does again."""
+        fleet = self._fleet
+        loose = set(np.flatnonzero(looser(fleet).any(axis=1)).tolist())
+        self._loose_since_s = {slot: self._loose_since_s.get(slot, now_s) for slot in loose}
+        patience_s = self._guard.latency_s + self._guard.stale_after_s
+        late = {slot for slot, since_s in self._loose_since_s.items() if now_s - since_s > patience_s}
+        fresh, mended = sorted(late - self._disobedient), sorted(self._disobedient - loose)
+        self._counters["not_obeyed"] += len(fresh)
+        self._disobedient = late | (self._disobedient & loose)
+        names = [spec.name for spec in fleet.specs]
+        return [
+            *(Event(t, EventKind.NOT_OBEYED, f"node/{names[slot]}", self._excuse(slot)) for slot in fresh),
+            *(Event(t, EventKind.OBEYED, f"node/{names[slot]}") for slot in mended),
+        ]
+
+    def _excuse(self, slot: int) -> str:
+        last = self._fleet.last(slot)
+        details = [detail for detail in (last.in_force.detail if last and last.in_force else ()) if detail]
+        return details[0] if details else "runs looser than its plan, and gives no reason"
+
+
+def _scope(telemetry: Telemetry) -> str:
+    return f"node/{telemetry.node}"
