@@ -1,0 +1,1 @@
+"""Devices: what sets a node's GPUs, one file a kind, found by entry point (`polcad.devices`)."""
