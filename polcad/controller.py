@@ -56,7 +56,6 @@ class Controller:
         }
         self._holds: dict[str, Held] = {}
         self._rules: tuple[Rule, ...] = ()
-        self._rules_t = 0.0
         self._row_w = 0.0
         self._rack_w: list[float] = []
         self._alarm_w = float("inf")
@@ -256,7 +255,7 @@ class Controller:
         if not self._ready or not (changed or always):
             return []
         if changed:
-            self._rules, self._rules_t = tuple(rules), t
+            self._rules = tuple(rules)
             self.counters["plans"] += 1
             self._fleet.want(self._rules)
         self._seq += 1

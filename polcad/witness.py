@@ -1,5 +1,7 @@
-"""Whom to believe: nodes nobody listed, messages out of order, two agents under one name, sensors that cannot be right,
-and nodes that do not do what they are told. Each is told once when it begins and once when it ends, and counted.
+"""Whom to believe, told once when it begins and once when it ends, and counted.
+
+Nodes nobody listed, messages out of order, two agents under one name, sensors that cannot be right, and nodes that do
+not do what they are told.
 """
 
 from __future__ import annotations
