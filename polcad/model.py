@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from operator import attrgetter
 from typing import Annotated
 
 MAX_GPUS = 64  # of one node; the longest column that is believed
@@ -204,6 +205,7 @@ class Gpus:
 
 
 _OPTIONAL_COLUMNS = tuple(item.name for item in fields(Gpus))[3:]
+_optional_columns = attrgetter(*_OPTIONAL_COLUMNS)  # all at once: asked of every message
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,9 +258,11 @@ class Telemetry:
         n = len(gpus.uuid)
         if len(gpus.power_w) != n or len(gpus.max_w) != n:
             return "power_w or max_w"
-        for item in _OPTIONAL_COLUMNS:
-            if len(getattr(gpus, item)) not in {0, n}:
-                return item
+        columns = _optional_columns(gpus)
+        if not set(map(len, columns)) <= {0, n}:
+            return next(
+                name for name, column in zip(_OPTIONAL_COLUMNS, columns, strict=True) if len(column) not in {0, n}
+            )
         if force is not None and not (force.uuid == gpus.uuid and n == len(force.clock_frac) == len(force.cap_frac)):
             return "in_force"
         return None
