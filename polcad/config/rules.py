@@ -1,0 +1,75 @@
+"""What must hold between settings: each rule looks at the whole configuration and notes what cannot work, and why.
+
+The floor of a domain is what it draws whatever is set: its servers' own power and the idle part of every GPU. A budget
+at or under it cannot be kept by any policy, so it is refused before a daemon tries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from polcad.config.sections import Report
+from polcad.curve import dynamic_frac
+from polcad.spec import GuardSpec, NodeSpec, RowSpec
+
+
+def check_guard(guard: GuardSpec, report: Report) -> None:
+    """A plan must outlive a lost tick, and a sample must be waited for longer than one."""
+    for name in ("lease_s", "stale_after_s"):
+        value_s = getattr(guard, name)
+        if value_s < 2 * guard.tick_s:
+            report.add(
+                ("guard", name),
+                f"{value_s:g} s is less than two ticks of {guard.tick_s:g} s, so that one lost message is silence: "
+                f"make it at least {2 * guard.tick_s:g}, or tick_s shorter",
+            )
+
+
+def check_names(row: RowSpec, report: Report) -> None:
+    """Names are unique, and a node's rack is listed wherever racks are."""
+    for kind, names in (("node", [node.name for node in row.nodes]), ("rack", [rack.name for rack in row.racks])):
+        seen: set[str] = set()
+        for index, name in enumerate(names):
+            if name in seen:
+                report.add((kind, index, "name"), f'"{name}" is used before: give each {kind} a name of its own')
+            seen.add(name)
+    racks = {rack.name for rack in row.racks}
+    for index, node in enumerate(row.nodes):
+        if racks and node.rack not in racks:
+            report.add(("node", index, "rack"), f'no [[rack]] has name = "{node.rack}": add it, or mend this name')
+
+
+def check_budgets(row: RowSpec, guard: GuardSpec, report: Report) -> None:
+    """Budgets lie above what cannot be shed, and should hold the fail-safe setpoint of all nodes at full load."""
+    above_floor = _check_floor(row.budget_w, row.nodes, guard, ("row", "budget_w"), report)
+    for index, rack in enumerate(row.racks):
+        if rack.budget_w is not None:
+            nodes = [node for node in row.nodes if node.rack == rack.name]
+            _check_floor(rack.budget_w, nodes, guard, ("rack", index, "budget_w"), report)
+    fail_safe_w = sum(node.host_w + node.gpus * _fail_safe_w(node, guard) for node in row.nodes)
+    if above_floor and fail_safe_w > row.budget_w:
+        report.add(
+            ("row", "budget_w"),
+            f"{row.budget_w:g} W is less than the {fail_safe_w:.0f} W that all nodes may draw at guard.fail_safe: "
+            "without a daemon a full load passes the budget; lower guard.fail_safe.clock_frac, or its cap_frac",
+            warning=True,
+        )
+
+
+def _check_floor(
+    budget_w: float, nodes: Iterable[NodeSpec], guard: GuardSpec, path: tuple[str | int, ...], report: Report
+) -> bool:
+    floor_w = sum(node.host_w + node.gpus * node.gpu_max_w * guard.idle_frac for node in nodes)
+    if budget_w <= floor_w:
+        report.add(
+            path,
+            f"{budget_w:g} W is not above the {floor_w:.0f} W that its nodes draw at any setting (host_w, and "
+            f"guard.idle_frac of each GPU's gpu_max_w), which cannot be shed: raise it, or list fewer nodes",
+        )
+    return budget_w > floor_w
+
+
+def _fail_safe_w(node: NodeSpec, guard: GuardSpec) -> float:
+    """The most that one GPU may draw at the fail-safe setpoint, as far as its role's curve tells."""
+    dynamic = (1 - guard.idle_frac) * dynamic_frac(node.role, guard.fail_safe.clock_frac)
+    return node.gpu_max_w * min(guard.fail_safe.cap_frac, guard.idle_frac + dynamic)
