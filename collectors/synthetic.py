@@ -53,7 +53,7 @@ class SyntheticCollector:
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        known = {"gpus", "name", "role", "board", "schedule", "noise_frac", "seed"}
+        known = {"gpus", "name", "role", "board", "schedule", "noise_frac", "seed", "deadline_s"}
         if unknown := sorted(options.keys() - known):
             raise ConfigError(f"collector synthetic: unknown option {unknown[0]}; known: {', '.join(sorted(known))}")
         name = options.get("name", "synthetic")
@@ -101,8 +101,8 @@ class SyntheticDevice:
     """Sets the GPUs of a `SyntheticCollector` (a `polcad.ports.Device`). It takes no options."""
 
     def __init__(self, options: Mapping[str, Any], collector: Collector) -> None:
-        if options:
-            raise ConfigError(f"device synthetic: it takes no options, here are {', '.join(sorted(options))}")
+        if unknown := sorted(options.keys() - {"state_dir"}):
+            raise ConfigError(f"device synthetic: it takes no options, here are {', '.join(unknown)}")
         if not isinstance(collector, SyntheticCollector):
             raise ConfigError(f"device synthetic: it needs collector synthetic, not {type(collector).__name__}")
         self._node = collector

@@ -28,7 +28,7 @@ from polcad.model import (
     Setpoint,
     Why,
 )
-from polcad.ports import Heard, Held, Input, Output, Placed, Policy, Tick, View
+from polcad.ports import Heard, Held, Input, Output, Placed, Policy, Rival, Tick, View
 from polcad.spec import GuardSpec, RowSpec
 from polcad.tally import Tally, class_statuses, node_columns, strictest_reported, tally
 from polcad.witness import Witness
@@ -71,6 +71,11 @@ class Controller:
         """The epoch of this daemon's plans."""
         return self._epoch
 
+    @property
+    def seq(self) -> int:
+        """How many plans went out."""
+        return self._seq
+
     def on(self, event: Input) -> list[Output]:
         """Take one event; what is to be said, in order. Raises OutrankedError when a newer daemon has the row."""
         self._wake(event.t)
@@ -80,6 +85,9 @@ class Controller:
             return self._tick(event.t)
         if isinstance(event, Placed):
             return self._place(event)
+        if isinstance(event, Rival):
+            self._give_way(event.epoch, event.t, spoken=self._seq > 0)
+            return []
         return self._take_hold(event)
 
     def _wake(self, t: float) -> None:
@@ -112,13 +120,17 @@ class Controller:
     def _compare_epochs(self, plan: Obedience, t: float) -> None:
         if plan.epoch == self._epoch:
             self._acknowledged = True
-        elif plan.epoch > self._epoch:
-            if plan.epoch > max(self._epoch, t * _EPOCHS_PER_S) + _ABSURD_EPOCH_S * _EPOCHS_PER_S:
-                self.counters["absurd_epochs"] += 1
-            elif self._acknowledged:
-                raise OutrankedError(f"row {self._row.name}: nodes follow epoch {plan.epoch}, this is {self._epoch}")
-            else:
-                self._epoch = plan.epoch + 1
+        else:
+            self._give_way(plan.epoch, t, spoken=self._acknowledged)
+
+    def _give_way(self, epoch: int, t: float, *, spoken: bool) -> None:
+        """Outrank an older daemon while nobody follows this one yet; else the newer daemon has the row."""
+        if epoch > max(self._epoch, t * _EPOCHS_PER_S) + _ABSURD_EPOCH_S * _EPOCHS_PER_S:
+            self.counters["absurd_epochs"] += 1
+        elif epoch > self._epoch:
+            if spoken:
+                raise OutrankedError(f"row {self._row.name}: epoch {epoch} has it, this daemon is {self._epoch}")
+            self._epoch = epoch + 1
 
     # --- placement and holds ----------------------------------------------------------------------------------------
 

@@ -394,6 +394,7 @@ class RowStatus:
     gpus: Count = 0
     peak_frac: Share = 0.0  # the highest use since the daemon started
     over_budget_s: Seconds = 0.0  # since the daemon started
+    reaction_p99_s: Seconds | None = None  # from the sample that tightened a plan to the last read-back
     counters: Annotated[Mapping[str, Count], Items(256)] = field(default_factory=dict)
 
 

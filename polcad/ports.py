@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from polcad.model import Event, InForce, NodePlacement, Plan, Priority, Reading, Role, Setpoint, Telemetry, Why
 
@@ -46,20 +46,40 @@ class Held:
     until_t: float = 0.0
 
 
-Input = Tick | Heard | Placed | Held
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """Another daemon speaks, or spoke last, for this row."""
+
+    t: float
+    epoch: int
+
+
+Input = Tick | Heard | Placed | Held | Rival
 Output = Plan | Event
 
 
 class Collector(Protocol):
-    """Reads one node's GPUs."""
+    """Reads one node's GPUs. Made from its options, to which the agent adds `deadline_s`: how long a GPU may take."""
 
     def read(self, t: float) -> Reading:
         """The reading at `t`. Blocks no longer than its deadline; a GPU that fails is missing, not an exception."""
         ...
 
 
+@runtime_checkable
+class Closable(Protocol):
+    """A collector that has something to leave in order."""
+
+    def close(self) -> None:
+        """Leave it."""
+        ...
+
+
 class Device(Protocol):
-    """Sets one node's GPUs. A GPU is named by UUID."""
+    """Sets one node's GPUs. A GPU is named by UUID.
+
+    Made from its options, to which the agent adds `state_dir` (a folder that survives it), and the node's collector.
+    """
 
     def apply(self, wanted: Mapping[str, Setpoint]) -> None:
         """Bring every named GPU to its setpoint, clamped to the board's range; never raises for one GPU."""

@@ -1,0 +1,199 @@
+"""The daemon of one row: MQTT and time on one side, the controller on the other.
+
+It ticks only while the broker is there: what it cannot hear it must not judge, and what it cannot say protects nobody;
+the nodes' leases do that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from random import Random
+
+from polcad.backlog import Received
+from polcad.broker_spec import BrokerSpec
+from polcad.clock import SteadyClock
+from polcad.complaints import Complaints
+from polcad.config import Config, SiteSpec
+from polcad.controller import Controller
+from polcad.drive import drive
+from polcad.errors import WireError
+from polcad.model import Event, NodePlacement, Plan, RowStatus, Telemetry
+from polcad.mqtt import Link, Presence
+from polcad.ports import Heard, Held, Input, Output, Placed, Policy, Rival, Tick
+from polcad.reaction import Reactions
+from polcad.spec import GuardSpec, RowSpec
+from polcad.web.board import Board
+from polcad.web.server import serve
+from polcad.wire import Address, decode, encode
+
+_LOG = logging.getLogger(__name__)
+_HEARD_BEFORE_PLACING_S = 1.0  # retained placements of a scheduler come first
+
+
+class Daemon:
+    """One row. `board` takes what the live page shows."""
+
+    def __init__(
+        self,
+        site: SiteSpec,
+        row: RowSpec,
+        guard: GuardSpec,
+        policy: Policy,
+        broker: BrokerSpec,
+        *,
+        shadow: bool = False,
+    ) -> None:
+        self._clock = SteadyClock()
+        self._row, self._guard = row, guard
+        epoch = int(self._clock.now() * 1e6)
+        self.controller = Controller(row, guard, policy, epoch, shadow=shadow)
+        self.reactions = Reactions()
+        self.board = Board(site.name)
+        self._to = {kind: Address(site.name, row.name, kind) for kind in ("plan", "daemon", "event")}
+        self._site = site.name
+        self._placed: dict[str, NodePlacement] = {}
+        self._placed_all = False
+        self._up_t: float | None = None
+        self._complaints = Complaints(_LOG)
+        gone = encode(self._to["daemon"], RowStatus(row.name, online=False, epoch=epoch))
+        heard = ("telemetry", "placement")
+        presence = Presence(
+            client_id=f"polcad-daemon-{row.name}-{epoch:x}",
+            subscriptions=(
+                *(Address(site.name, row.name, kind, "+", "+") for kind in heard),
+                Address(site.name, row.name, "hold", hold="+"),
+                self._to["daemon"],
+            ),
+            farewell=(gone,),
+            will=gone,
+        )
+        self._link = Link(broker, presence, self._clock.now, Random(), on_change=self._note_link)  # noqa: S311
+
+    async def run(self) -> None:
+        """Until cancelled; OutrankedError when a newer daemon takes the row."""
+        async with asyncio.TaskGroup() as tasks:
+            link = tasks.create_task(self._link.run(), name="mqtt")
+            await drive(self._events(), self, self)
+            link.cancel()
+
+    def on(self, event: Input) -> list[Output]:
+        """Let the controller decide, and watch how long it takes to come true."""
+        outputs = self.controller.on(event)
+        self.reactions.watch(event, outputs)
+        if isinstance(event, Tick):
+            self._show(event.t)
+        return outputs
+
+    async def apply(self, output: Output) -> None:
+        """Send a plan or an event."""
+        if isinstance(output, Plan):
+            self._link.send(encode(self._to["plan"], output))
+            return
+        self._link.send(encode(self._to["event"], output))
+        self.board.put_event(output)
+        _LOG.info("%s", told(output))
+
+    def _show(self, t: float) -> None:
+        status = self.controller.status(t)
+        dropped = self._link.counters
+        counters = {
+            **status.counters,
+            "refused_messages": self._complaints.total,
+            "dropped_in": dropped.dropped_in,
+            "dropped_out": dropped.dropped_out,
+            "oversized": dropped.oversized,
+            "reconnects": dropped.reconnects,
+        }
+        status = replace(status, counters=counters, reaction_p99_s=self.reactions.quantile_s(0.99))
+        self._link.send(encode(self._to["daemon"], status))
+        self.board.put_status(status)
+        self.board.put_nodes(t, self.controller.nodes())
+
+    def _note_link(self, up: bool) -> None:
+        self._up_t = self._clock.now() if up else None
+
+    async def _events(self) -> AsyncIterator[Input]:
+        """What arrives, as it arrives, and a tick each `tick_s` while the broker is there."""
+        batches = aiter(self._link.batches())
+        arriving = asyncio.ensure_future(anext(batches, None))
+        next_t = self._clock.now()
+        try:
+            while True:
+                await asyncio.wait({arriving}, timeout=max(0.0, next_t - self._clock.now()))
+                if arriving.done():
+                    batch = arriving.result()
+                    if batch is None:
+                        return
+                    for event in self._understood(batch):
+                        yield event
+                    arriving = asyncio.ensure_future(anext(batches, None))
+                now = self._clock.now()
+                if now >= next_t:
+                    next_t = max(next_t + self._guard.tick_s, now)
+                    if self._up_t is not None:
+                        self._place_listed(now)
+                        yield Tick(now)
+        finally:
+            arriving.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await arriving
+
+    def _understood(self, batch: list[Received]) -> Iterator[Input]:
+        for received in batch:
+            try:
+                event = self._event(received)
+            except WireError as error:
+                self._complaints.add(received.message.topic, str(error), received.t)
+            else:
+                if event is not None:
+                    yield event
+
+    def _event(self, received: Received) -> Input | None:
+        """What a message means to the controller; None when nothing."""
+        t = received.t
+        address, noun = decode(received.message)
+        if isinstance(noun, Telemetry):
+            if received.message.retain:
+                raise WireError(f"{address.topic}: telemetry is never retained; somebody planted this one")
+            return Heard(t, noun, address.rack)
+        if address.kind == "hold":
+            return Held(t, address.hold, noun.scope, noun.setpoint, noun.until_t) if noun else Held(t, address.hold)
+        if isinstance(noun, NodePlacement):
+            self._placed[noun.node] = noun
+            return Placed(t, noun)
+        if isinstance(noun, RowStatus) and noun.epoch != self.controller.epoch and (noun.online or self._starting):
+            return Rival(t, noun.epoch)
+        return None
+
+    @property
+    def _starting(self) -> bool:
+        return self.controller.seq == 0
+
+    def _place_listed(self, now: float) -> None:
+        """Tell each listed node what the inventory says it runs, unless the scheduler has said it."""
+        if self._up_t is None or now - self._up_t < _HEARD_BEFORE_PLACING_S or self._placed_all:
+            return
+        self._placed_all = True
+        for node in self._row.nodes:
+            wanted, said = NodePlacement(node.name, node.placement), self._placed.get(node.name)
+            if said is None or (said.source == wanted.source and said != wanted):
+                self._link.send(encode(Address(self._site, self._row.name, "placement", node.rack, node.name), wanted))
+
+
+def told(event: Event) -> str:
+    """An event as one line of log."""
+    power = f" at {event.power_w:.0f} W of {event.budget_w:.0f} W" if event.power_w and event.budget_w else ""
+    return f"{event.scope}: {event.kind.value}{power}{': ' if event.detail else ''}{event.detail}"
+
+
+async def run(config: Config, *, shadow: bool = False) -> None:
+    """The daemon that a configuration describes, with its page, until cancelled; ConfigError, OutrankedError."""
+    row, policy = config.the_row()
+    daemon = Daemon(config.site, row, config.guard, policy, config.broker, shadow=shadow)
+    async with serve(daemon.board, config.web) as url:
+        _LOG.info("row %s: the page is at %s", row.name, url)
+        await daemon.run()
