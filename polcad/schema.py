@@ -1,0 +1,113 @@
+"""The wire as an AsyncAPI 3 document, made from `polcad.wire`: what crosses the broker, and who says it to whom.
+
+``docs/asyncapi.json`` is this document, compared in a test. Its schemas are those that the codec checks by.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from polcad.wire import KINDS, MAX_PAYLOAD_BYTES, ROOT, Kind, schemas
+
+_LEVELS = {  # the names in each pattern of topics, by how many there are above the kind
+    4: ("site", "row", "rack", "node"),
+    2: ("site", "row"),
+}
+_ROLES: dict[str, dict[str, tuple[str, ...]]] = {
+    "agent": {"send": ("telemetry", "state"), "receive": ("plan", "placement")},
+    "daemon": {"send": ("plan", "daemon", "event"), "receive": ("telemetry", "state", "placement", "hold")},
+    "operator": {"send": ("hold",), "receive": ("daemon", "event", "state", "plan")},
+    "scheduler": {"send": ("placement",), "receive": ()},
+}
+_PARAMETERS = {
+    "site": "One broker may serve several sites.",
+    "row": "The domain that one daemon keeps under its budget.",
+    "rack": "The node's rack.",
+    "node": "One GPU server; its credentials may write below this name alone.",
+    "hold": "The operator's name for the hold; an empty retained message releases it.",
+}
+_DESCRIPTION = (
+    "Telemetry of GPU nodes to a row's daemon, and its plans back. Every number is bounded: a message out of bounds, "
+    f"larger than {MAX_PAYLOAD_BYTES} bytes, or in another's name is dropped and counted. Unknown fields pass."
+)
+
+
+def asyncapi(version: str) -> dict[str, Any]:
+    """The document; `version` is the product's, the wire's own major version is in every topic."""
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "polcad",
+            "version": version,
+            "description": _DESCRIPTION,
+            "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
+        },
+        "defaultContentType": "application/json",
+        "channels": {name: _channel(name, kind) for name, kind in KINDS.items()},
+        "operations": dict(
+            _operation(role, action, name)
+            for role, actions in _ROLES.items()
+            for action, names in actions.items()
+            for name in names
+        ),
+        "components": {
+            "messages": {name: _message(name, kind) for name, kind in KINDS.items()},
+            "parameters": {name: {"description": text} for name, text in _PARAMETERS.items()},
+            "schemas": _schemas(),
+        },
+    }
+
+
+def render(version: str) -> str:
+    """The document as text, the same each time."""
+    return json.dumps(asyncapi(version), indent=2) + "\n"
+
+
+def _channel(name: str, kind: Kind) -> dict[str, Any]:
+    levels = _levels(kind)
+    return {
+        "address": _address(kind, levels),
+        "messages": {name: {"$ref": f"#/components/messages/{name}"}},
+        "parameters": {level: {"$ref": f"#/components/parameters/{level}"} for level in levels},
+    }
+
+
+def _levels(kind: Kind) -> tuple[str, ...]:
+    head, _, last = kind.pattern.rpartition("/")
+    return (*_LEVELS[head.count("+")], "hold") if last == "+" else _LEVELS[head.count("+")]
+
+
+def _address(kind: Kind, levels: tuple[str, ...]) -> str:
+    names = iter(levels)
+    return "/".join([ROOT, *("{" + next(names) + "}" if part == "+" else part for part in kind.pattern.split("/"))])
+
+
+def _operation(role: str, action: str, name: str) -> tuple[str, dict[str, Any]]:
+    kind = KINDS[name]
+    binding = {"qos": kind.qos, "bindingVersion": "0.2.0"} | ({"retain": kind.retain} if action == "send" else {})
+    return f"{role}_{action}_{name}", {
+        "action": action,
+        "channel": {"$ref": f"#/channels/{name}"},
+        "messages": [{"$ref": f"#/channels/{name}/messages/{name}"}],
+        "tags": [{"name": role}],
+        "bindings": {"mqtt": binding},
+    }
+
+
+def _message(name: str, kind: Kind) -> dict[str, Any]:
+    return {
+        "name": name,
+        "title": kind.noun.__name__,
+        "summary": (kind.noun.__doc__ or "").split("\n", 1)[0],
+        "payload": {"$ref": f"#/components/schemas/{kind.noun.__name__}"},
+    }
+
+
+def _schemas() -> dict[str, Any]:
+    """The schemas of all nouns under their names; each noun stands once."""
+    found: dict[str, Any] = {}
+    for schema in schemas().values():
+        found |= schema["$defs"]
+    text = json.dumps(found, sort_keys=True).replace('"#/$defs/', '"#/components/schemas/')
+    return json.loads(text)  # type: ignore[no-any-return]  # an object, as it was
