@@ -30,7 +30,7 @@ from polcad.model import (
 )
 from polcad.ports import Heard, Held, Input, Output, Placed, Policy, Rival, Tick, View
 from polcad.spec import GuardSpec, RowSpec
-from polcad.tally import Tally, class_statuses, node_columns, strictest_reported, tally
+from polcad.tally import Tally, class_statuses, looser, node_columns, strictest_reported, tally
 from polcad.witness import Witness
 
 _EPOCHS_PER_S = 1_000_000  # an epoch is the microsecond at which a daemon started
@@ -313,6 +313,10 @@ class Controller:
         return DomainStatus(
             domain.scope, domain.budget_w, view.power_w, demand_w, rules, max(0.0, domain.since_t), domain.waiting
         )
+
+    def loose(self) -> set[str]:
+        """Names of the nodes that follow plans and report a looser setpoint than theirs."""
+        return {self._fleet.specs[slot].name for slot in np.flatnonzero(looser(self._fleet).any(axis=1))}
 
     def nodes(self) -> NodeColumns:
         """Every node, in columns."""

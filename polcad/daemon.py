@@ -83,7 +83,7 @@ class Daemon:
     def on(self, event: Input) -> list[Output]:
         """Let the controller decide, and watch how long it takes to come true."""
         outputs = self.controller.on(event)
-        self.reactions.watch(event, outputs)
+        self.reactions.watch(event, outputs, self.controller.loose)
         if isinstance(event, Tick):
             self._show(event.t)
         return outputs
@@ -97,8 +97,9 @@ class Daemon:
         self.board.put_event(output)
         _LOG.info("%s", told(output))
 
-    def _show(self, t: float) -> None:
-        status = self.controller.status(t)
+    def status(self) -> RowStatus:
+        """The row now, with what the link and the loop add to what the controller knows."""
+        status = self.controller.status(self._clock.now())
         dropped = self._link.counters
         counters = {
             **status.counters,
@@ -108,7 +109,10 @@ class Daemon:
             "oversized": dropped.oversized,
             "reconnects": dropped.reconnects,
         }
-        status = replace(status, counters=counters, reaction_p99_s=self.reactions.quantile_s(0.99))
+        return replace(status, counters=counters, reaction_p99_s=self.reactions.quantile_s(0.99))
+
+    def _show(self, t: float) -> None:
+        status = self.status()
         self._link.send(encode(self._to["daemon"], status))
         self.board.put_status(status)
         self.board.put_nodes(t, self.controller.nodes())

@@ -1,15 +1,14 @@
-"""How long the loop takes: from the sample that made a plan tighten to the read-back on the last node.
+"""How long the loop takes: from the sample that made a plan tighten to the read-back on the last node it tightened.
 
-The nodes that count are those that followed plans when the plan was made; their clocks are taken to agree with the
-daemon's only through the arrival of their messages, so the figure is honest across machines.
+Both ends are arrivals at the daemon, so no node's clock is trusted; the way of the first sample to it is not in.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from polcad.model import Event, EventKind, LeaseState, Plan
+from polcad.model import Event, EventKind, Plan
 from polcad.ports import Heard, Input, Output
 
 _KEPT = 1000
@@ -21,31 +20,25 @@ class Reactions:
 
     def __init__(self) -> None:
         self.seconds: deque[float] = deque(maxlen=_KEPT)  # the last reactions, oldest first
-        self._following: set[str] = set()
         self._awaited: set[str] = set()
         self._wanted = (0, 0)
-        self._sampled_t = 0.0
+        self._heard_t = 0.0
 
-    def watch(self, event: Input, outputs: Sequence[Output]) -> None:
-        """Take an event and what the controller answered."""
-        if isinstance(event, Heard):
+    def watch(self, event: Input, outputs: Sequence[Output], loose: Callable[[], set[str]]) -> None:
+        """Take an event and what the controller answered; `loose` names the nodes that have yet to obey."""
+        if isinstance(event, Heard) and event.telemetry.node in self._awaited:
             self._hear(event)
         plan = next((output for output in outputs if isinstance(output, Plan)), None)
         tightened = any(isinstance(output, Event) and output.kind in _TIGHTER for output in outputs)
         if plan is not None and tightened:
-            self._wanted, self._sampled_t = (plan.epoch, plan.seq), event.t
-            self._awaited = set(self._following)
+            self._wanted, self._heard_t, self._awaited = (plan.epoch, plan.seq), event.t, loose()
 
     def _hear(self, event: Heard) -> None:
-        plan, node = event.telemetry.plan, event.telemetry.node
-        if plan is None or plan.lease is not LeaseState.HELD:
-            self._following.discard(node)
-            return
-        self._following.add(node)
-        if node in self._awaited and (plan.epoch, plan.seq) >= self._wanted:
-            self._awaited.discard(node)
+        plan = event.telemetry.plan
+        if plan is not None and (plan.epoch, plan.seq) >= self._wanted:
+            self._awaited.discard(event.telemetry.node)
             if not self._awaited:
-                self.seconds.append(event.t - self._sampled_t)
+                self.seconds.append(event.t - self._heard_t)
 
     def quantile_s(self, q: float) -> float | None:
         """The q-quantile of the reactions kept; None before the first."""
