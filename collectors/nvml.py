@@ -1,9 +1,10 @@
 """NVIDIA GPUs, read through the driver's own library (NVML).
 
-Each GPU is read in its own lane (`collectors.nvml_session`) in six calls: one for power, energy and limits (field
+Each GPU is read on a worker of the session (`collectors.nvml_session`) in six calls: one for power and limits (field
 values, each with its own return code), and one each for utilisation, memory, clock, temperature and throttle reasons.
-What the board or an old driver cannot tell is None, never 0. Zeros and spikes pass as read: the controller judges them.
+Total energy rides along every `energy_s` only and is None in between: on an H100 it alone costs ten times the rest.
 
+What the board or an old driver cannot tell is None, never 0. Zeros and spikes pass as read: the controller judges them.
 A GPU that cannot be read stays in the columns with its constants, power None and the reason in `fault`.
 """
 
@@ -42,7 +43,11 @@ NOT_KNOWN_HERE = frozenset(  # the driver or board has no such field: another ca
 )
 # What the model takes; beyond lie sentinels only: 0x7FFFFFF0 and up, of 64-bit numbers 0x7FFFFFFFFFFFFFF0 and up.
 MOST_MW, MOST_MHZ, MOST_C, MOST_MJ, MOST_PERCENT, MOST_BITS = 100_000_000, 100_000, 300, 10**18, 100, 2**53
+LONGEST_S = 3600
 GA100 = (8, 0)  # compute capability: the last chip whose GetPowerUsage is the value of the moment
+
+
+QUICK = tuple(field for field in FIELDS if field != ENERGY)
 
 
 class Board(NamedTuple):
@@ -74,17 +79,20 @@ class Sample(NamedTuple):
 class NvmlCollector:
     """The GPUs of this node (a `polcad.ports.Collector`).
 
-    Option: `deadline_s` (0.5), how long one reading waits for a GPU. Raises ConfigError for any other or a bad one, and
-    UnavailableError where there is no driver or no GPU. `session` is for the device that sets the same GPUs.
+    Options, in seconds: `deadline_s` (0.5), how long one reading waits for a GPU, and `energy_s` (5), how often its
+    energy is read. Raises ConfigError for others and bad ones, and UnavailableError where there is no driver or no GPU.
+    `session` is for the device that sets the same GPUs.
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        self.session = NvmlSession(_deadline_s(options))
+        deadline_s, self._energy_s = _options(options)
+        self.session = NvmlSession(deadline_s)
         self._boards: dict[str, tuple[int, Board]] = {}  # by UUID, with the generation they were read in
+        self._energy_t: dict[str, float] = {}  # by UUID, when energy was last read
 
-    def read(self, t: float) -> Reading:  # noqa: ARG002 - the driver answers with now, whatever the time is called
+    def read(self, t: float) -> Reading:
         """All GPUs now. Never raises for a GPU; takes `deadline_s` longer at most for one that begins to hang."""
-        answers = self.session.call({uuid: partial(self._sample, uuid) for uuid in self.session.uuids()})
+        answers = self.session.call({uuid: partial(self._sample, uuid, t) for uuid in self.session.uuids()})
         samples = [_or_fault(answer) for answer in answers.values()]
         boards = [self._boards.get(uuid, (0, Board()))[1] for uuid in answers]
         averaged = any(sample.kind is PowerKind.AVERAGE for sample in samples)
@@ -94,23 +102,31 @@ class NvmlCollector:
         """Leave the driver."""
         self.session.close()
 
-    def _sample(self, uuid: str, handle: object) -> Sample:
+    def _sample(self, uuid: str, t: float, handle: object) -> Sample:
+        """On the GPU's worker."""
         generation = self.session.generation()
         known, board = self._boards.get(uuid, (0, Board()))
         if known != generation:
             board = _board(handle)
             self._boards[uuid] = (generation, board)
-        return _sample(handle, board)
+        if abs(t - self._energy_t.get(uuid, float("-inf"))) < self._energy_s:  # abs: clocks jump back, too
+            return _sample(handle, board, QUICK)
+        self._energy_t[uuid] = t
+        return _sample(handle, board, FIELDS)
 
 
-def _deadline_s(options: Mapping[str, Any]) -> float:
-    unknown = sorted(options.keys() - {"deadline_s"})
+def _options(options: Mapping[str, Any]) -> tuple[float, float]:
+    unknown = sorted(options.keys() - {"deadline_s", "energy_s"})
     if unknown:
-        raise ConfigError(f"collector nvml: unknown option {unknown[0]}: it takes deadline_s")
-    deadline_s = options.get("deadline_s", 0.5)
-    if not isinstance(deadline_s, (int, float)) or not 0.01 <= deadline_s <= 60:  # noqa: PLR2004 - said in the message
-        raise ConfigError(f"collector nvml: deadline_s={deadline_s!r} is not a number of seconds from 0.01 to 60")
-    return float(deadline_s)
+        raise ConfigError(f"collector nvml: unknown option {unknown[0]}: it takes deadline_s and energy_s")
+    return _seconds(options, "deadline_s", 0.5, least=0.01), _seconds(options, "energy_s", 5.0, least=0.0)
+
+
+def _seconds(options: Mapping[str, Any], name: str, default: float, least: float) -> float:
+    value = options.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= LONGEST_S:
+        raise ConfigError(f"collector nvml: {name}={value!r} is not a number of seconds from {least:g} to {LONGEST_S}")
+    return float(value)
 
 
 def _or_fault(answer: Sample | Exception) -> Sample:
@@ -150,8 +166,8 @@ def _board(handle: object) -> Board:
     )
 
 
-def _sample(handle: object, board: Board) -> Sample:
-    fields, unknown = _fields(handle)
+def _sample(handle: object, board: Board, wanted: tuple[int, ...]) -> Sample:
+    fields, unknown = _fields(handle, wanted)
     power_mw, kind = fields.get(INSTANT), PowerKind.INSTANT
     if INSTANT in unknown:
         power_mw = _ask(pynvml.nvmlDeviceGetPowerUsage, handle)
@@ -187,14 +203,14 @@ def _ask(function: Callable[..., Any], *args: object) -> Any:
         return None
 
 
-def _fields(handle: object) -> tuple[dict[int, Any], set[int]]:
+def _fields(handle: object, wanted: tuple[int, ...]) -> tuple[dict[int, Any], set[int]]:
     """The fields that were read, and those that this driver or board does not know."""
     try:
-        entries = pynvml.nvmlDeviceGetFieldValues(handle, FIELDS)
+        entries = pynvml.nvmlDeviceGetFieldValues(handle, wanted)
     except pynvml.NVMLError as error:
         if error.value in GONE:
             raise
-        return {}, set(FIELDS) if error.value in NOT_KNOWN_HERE else set()
+        return {}, set(wanted) if error.value in NOT_KNOWN_HERE else set()
     values, unknown = {}, set()
     for entry in entries:
         if entry.nvmlReturn == pynvml.NVML_SUCCESS:
