@@ -6,6 +6,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 from polcad.lease import Fail
@@ -55,3 +56,8 @@ class AgentSpec:
     def node_name(self) -> str:
         """The node's name, of the configuration or of the host."""
         return self.node or socket.gethostname().split(".")[0].lower()
+
+    @property
+    def plan_path(self) -> Path:
+        """The file that keeps the last plan."""
+        return Path(self.state_dir) / f"plan-{self.node_name}.json"
