@@ -1,0 +1,16 @@
+"""Where the live page is served."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from polcad.model import Range, Text
+
+
+@dataclass(frozen=True, slots=True)
+class WebSpec:
+    """The address of the live page. It has no login: another host than loopback shows the row to whoever reaches it."""
+
+    host: Annotated[str, Text(255)] = "127.0.0.1"
+    port: Annotated[int, Range(0, 65535)] = 8642  # 0: any free port

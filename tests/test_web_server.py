@@ -1,0 +1,231 @@
+"""The page's server over a real port: what it tells, to whom, and what it costs the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from time import perf_counter
+from typing import Any
+
+import msgspec
+import pytest
+from aiohttp import ClientResponse, ClientSession, ClientTimeout, web
+
+from polcad.codec import convert
+from polcad.errors import ConfigError
+from polcad.model import Event, EventKind
+from polcad.web.board import Board
+from polcad.web.server import Server, serve
+from polcad.web.spec import WebSpec
+from tests.row_feed import HOSTILE, START_T, run
+
+FREE_PORT = WebSpec(port=0)
+
+
+@asynccontextmanager
+async def client_of(board: Board) -> AsyncIterator[ClientSession]:
+    timeout = ClientTimeout(total=10.0)
+    async with serve(board, FREE_PORT) as url, ClientSession(url, timeout=timeout) as client:
+        yield client
+
+
+def with_client(body: Callable[[Board, ClientSession], Awaitable[None]]) -> None:
+    async def main() -> None:
+        board = Board(site="here")
+        async with client_of(board) as client:
+            await body(board, client)
+
+    asyncio.run(main())
+
+
+def fill(board: Board, seconds: int) -> None:
+    for second in run(seconds):
+        board.put_status(second.status)
+        board.put_nodes(second.t, second.nodes)
+        for event in second.events:
+            board.put_event(event)
+
+
+def event(detail: str) -> Event:
+    return Event(START_T, EventKind.TIGHTEN, "row", detail)
+
+
+async def next_state(response: ClientResponse) -> tuple[str, dict[str, Any]]:
+    """The id and the data of the next message of a stream; comments are passed over."""
+    last_id = ""
+    async for line in response.content:
+        name, _, value = line.decode().rstrip("\n").partition(": ")
+        if name == "id":
+            last_id = value
+        if name == "data":
+            return last_id, json.loads(value)
+    raise AssertionError("the stream ended")
+
+
+def test_every_file_of_the_page_is_served_with_its_type_and_a_strict_policy() -> None:
+    async def body(_: Board, client: ClientSession) -> None:
+        page = await (await client.get("/")).text()
+        files = [part.split('"')[0] for name in ("src=", "href=") for part in page.split(f'{name}"')[1:]]
+        assert "/vendor/uPlot.iife.min.js" in files
+        for path in ("/", *files, "/chart.js", "/nodes.js", "/tables.js", "/format.js"):
+            response = await client.get(path)
+            assert response.status == 200, path
+            assert response.headers["Content-Security-Policy"].startswith("default-src 'self';")
+            assert response.headers["X-Content-Type-Options"] == "nosniff"
+            assert response.content_type in {
+                "text/html",
+                "text/javascript",
+                "text/css",
+                "image/svg+xml",
+                "application/json",
+            }
+
+    with_client(body)
+
+
+def test_the_snapshot_holds_history_status_nodes_and_events() -> None:
+    async def body(board: Board, client: ClientSession) -> None:
+        fill(board, 60)
+        state = await (await client.get("/api/snapshot")).json()
+        assert state["site"] == "here"
+        assert len(state["points"]) == 60
+        assert state["status"]["row"] == "row-a"
+        assert state["nodes"]["columns"]["name"][0] == "n01"
+        assert HOSTILE in {item["event"]["detail"] for item in state["events"]}
+
+    with_client(body)
+
+
+def test_the_stream_tells_all_first_and_then_what_is_new() -> None:
+    async def body(board: Board, client: ClientSession) -> None:
+        fill(board, 30)
+        async with client.get("/api/stream") as response:
+            assert response.content_type == "text/event-stream"
+            _, whole = await next_state(response)
+            assert whole["whole"]
+            assert len(whole["points"]) == 30
+            board.put_event(event("new"))
+            _, news = await next_state(response)
+            assert [item["event"]["detail"] for item in news["events"]] == ["new"]
+            assert news["points"] == []
+
+    with_client(body)
+
+
+def test_a_browser_that_comes_back_is_told_nothing_twice() -> None:
+    async def body(board: Board, client: ClientSession) -> None:
+        fill(board, 30)
+        async with client.get("/api/stream") as response:
+            last_id, _ = await next_state(response)
+        board.put_event(event("missed"))
+        async with client.get("/api/stream", headers={"Last-Event-ID": last_id}) as response:
+            _, news = await next_state(response)
+        assert [item["event"]["detail"] for item in news["events"]] == ["missed"]
+        assert not news["whole"]
+
+    with_client(body)
+
+
+@pytest.mark.parametrize("stranger", ["otherrun-17", "garbage", "-", "x-" + "9" * 5000])
+def test_a_browser_of_another_run_is_told_everything(stranger: str) -> None:
+    async def body(board: Board, client: ClientSession) -> None:
+        fill(board, 3)
+        async with client.get("/api/stream", headers={"Last-Event-ID": stranger}) as response:
+            _, state = await next_state(response)
+        assert state["whole"]
+
+    with_client(body)
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:8642", 200),
+        ("localhost:9000", 200),
+        ("[::1]:8642", 200),
+        ("evil.example", 403),
+        ("127.0.0.1.evil.example:8642", 403),
+        ("[::1", 403),
+    ],
+)
+def test_on_loopback_only_a_loopback_name_is_answered(host: str, status: int) -> None:
+    async def body(_: Board, client: ClientSession) -> None:
+        for path in ("/", "/api/snapshot", "/api/stream", "/healthz"):
+            if (path, status) != ("/api/stream", 200):  # that one has no end
+                assert (await client.get(path, headers={"Host": host})).status == status
+
+    with_client(body)
+
+
+def test_nothing_can_be_changed_or_fetched_beside_the_page() -> None:
+    async def body(_: Board, client: ClientSession) -> None:
+        assert (await client.post("/api/snapshot", data="{}")).status == 405
+        assert (await client.delete("/")).status == 405
+        assert (await client.get("/vendor/../server.py")).status == 404
+        assert (await client.get("/static/index.html")).status == 404
+        assert (await client.get("/healthz")).status == 200
+
+    with_client(body)
+
+
+def test_a_browser_that_reads_nothing_is_dropped_and_puts_stay_quick() -> None:
+    async def main() -> None:
+        board = Board()
+        server = Server(board, write_s=0.2)
+        runner = web.AppRunner(server.application(), handler_cancellation=True, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        deaf = socket.socket()
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect(runner.addresses[0][:2])
+        deaf.sendall(b"GET /api/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        (second,) = run(1, nodes=5000, racks=100)
+        slowest_s, heard = 0.0, False
+        async with asyncio.timeout(8.0):
+            while not heard or server.streams:
+                heard = heard or bool(server.streams)
+                start_s = perf_counter()
+                board.put_nodes(second.t, second.nodes)
+                slowest_s = max(slowest_s, perf_counter() - start_s)
+                await asyncio.sleep(0.01)
+        deaf.close()
+        await runner.cleanup()
+        assert slowest_s < 0.05
+
+    asyncio.run(main())
+
+
+def test_the_server_ends_at_once_while_browsers_look() -> None:
+    async def main() -> None:
+        board = Board()
+        fill(board, 3)
+        async with ClientSession() as client:
+            async with serve(board, FREE_PORT) as url:
+                response = await client.get(f"{url}api/stream")
+                await next_state(response)
+                start_s = perf_counter()
+            assert perf_counter() - start_s < 0.5
+            response.close()
+
+    asyncio.run(main())
+
+
+def test_a_port_in_use_is_the_operators_to_mend() -> None:
+    async def main() -> None:
+        async with serve(Board(), FREE_PORT) as url:
+            port = int(url.rstrip("/").rpartition(":")[2])
+            with pytest.raises(ConfigError, match=f"web.port={port}"):
+                async with serve(Board(), WebSpec(port=port)):
+                    pass
+
+    asyncio.run(main())
+
+
+def test_the_address_is_read_from_configuration() -> None:
+    assert convert({}, WebSpec) == WebSpec("127.0.0.1", 8642)
+    assert convert({"host": "::1", "port": 0}, WebSpec) == WebSpec("::1", 0)
+    with pytest.raises(msgspec.ValidationError):
+        convert({"port": 70000}, WebSpec)
