@@ -28,7 +28,7 @@ from polcad.reaction import Reactions
 from polcad.spec import GuardSpec, RowSpec
 from polcad.web.board import Board
 from polcad.web.server import serve
-from polcad.wire import Address, decode, encode
+from polcad.wire import Address, decode, encode, everywhere
 
 _LOG = logging.getLogger(__name__)
 _HEARD_BEFORE_PLACING_S = 1.0  # retained placements of a scheduler come first
@@ -60,14 +60,10 @@ class Daemon:
         self._up_t: float | None = None
         self._complaints = Complaints(_LOG)
         gone = encode(self._to["daemon"], RowStatus(row.name, online=False, epoch=epoch))
-        heard = ("telemetry", "placement")
+        heard = ("telemetry", "placement", "hold", "daemon")
         presence = Presence(
             client_id=f"polcad-daemon-{row.name}-{epoch:x}",
-            subscriptions=(
-                *(Address(site.name, row.name, kind, "+", "+") for kind in heard),
-                Address(site.name, row.name, "hold", hold="+"),
-                self._to["daemon"],
-            ),
+            subscriptions=tuple(everywhere(site.name, row.name, kind) for kind in heard),
             farewell=(gone,),
             will=gone,
         )

@@ -85,6 +85,12 @@ class Message:
     expiry_s: float | None = None
 
 
+def everywhere(site: str, row: str, kind: str) -> Address:
+    """The subscription to all messages of a kind in a row."""
+    below = "+" if KINDS[kind].pattern.startswith("+/+/+/+") else ""
+    return Address(site, row, kind, below, below, "+" if kind == "hold" else "")
+
+
 _addresses: dict[str, Address] = {}  # a memory of topics already parsed, bounded below
 
 

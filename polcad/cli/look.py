@@ -1,0 +1,167 @@
+"""What tells how things are: ``top``, ``status``, ``explain``, ``check``, ``doctor``, ``schema``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from random import Random
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from polcad.cli.common import (
+    BrokerOption,
+    ConfigOption,
+    JsonOption,
+    RowOption,
+    SiteOption,
+    configured,
+    print_json,
+    row_name,
+    run_until_stopped,
+)
+from polcad.errors import UnavailableError, WireError
+from polcad.model import RowStatus
+from polcad.wire import decode, everywhere
+
+if TYPE_CHECKING:
+    from polcad.config import Config
+    from polcad.mqtt import Link
+
+_ANSWER_S = 3.0  # a retained status arrives at once, or there is none
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (top, status, explain, check, doctor, schema):
+        app.command()(command)
+
+
+def _link(config: Config, row: str, *kinds: str) -> Link:
+    from polcad.mqtt import Link, Presence
+
+    addresses = tuple(everywhere(config.site.name, row, kind) for kind in kinds)
+    presence = Presence(client_id=f"polcad-look-{time.time_ns():x}", subscriptions=addresses)
+    return Link(config.broker, presence, time.time, Random())  # noqa: S311  # spreads retries
+
+
+async def _retained_status(config: Config, row: str) -> tuple[RowStatus, float]:
+    """What the row's daemon said last, and how old it is, s."""
+    async with _link(config, row, "daemon").opened() as link:
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                async for batch in link.batches():
+                    for received in batch:
+                        try:
+                            _, noun = decode(received.message)
+                        except WireError:
+                            continue
+                        if isinstance(noun, RowStatus):
+                            return noun, max(0.0, time.time() - noun.t)
+        except TimeoutError:
+            pass
+    raise UnavailableError(f"row {row} of site {config.site.name}: no daemon has spoken at {config.broker.url}")
+
+
+def top(
+    config: ConfigOption = None, broker: BrokerOption = None, site: SiteOption = None, row: RowOption = None
+) -> None:
+    """The row, live, in the terminal. Ctrl-C ends it."""
+    from rich.console import Console
+
+    from polcad.top import run_top
+
+    read = configured(config, broker, site)
+
+    async def show() -> None:
+        async with _link(read, row_name(read, row), "daemon", "event", "telemetry", "placement").opened() as link:
+            await run_top(link.batches(), Console(), time.time)
+
+    run_until_stopped(show())
+
+
+def status(
+    config: ConfigOption = None,
+    broker: BrokerOption = None,
+    site: SiteOption = None,
+    row: RowOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The row at a glance; exit code 1 when its daemon is silent, it brakes, or it is over its budget."""
+    from rich.console import Console
+
+    from polcad.terminal import summary, well
+
+    read = configured(config, broker, site)
+    found, age_s = asyncio.run(_retained_status(read, row_name(read, row)))
+    if as_json:
+        import msgspec
+
+        print_json({**msgspec.to_builtins(found), "age_s": round(age_s, 3)})
+    else:
+        Console().print(summary(found, age_s=age_s))
+    if not well(found, age_s=age_s):
+        raise typer.Exit(1)
+
+
+def explain(
+    config: ConfigOption = None, broker: BrokerOption = None, site: SiteOption = None, row: RowOption = None
+) -> None:
+    """Why the plan is as it is, in sentences."""
+    from polcad.explain import explain as sentences
+
+    read = configured(config, broker, site)
+    found, age_s = asyncio.run(_retained_status(read, row_name(read, row)))
+    for sentence in sentences(found, age_s=age_s):
+        typer.echo(sentence)
+
+
+def check(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Check the configuration and name every problem with its place and remedy."""
+    from polcad.config import check_config
+
+    problems = check_config(config, os.environ)
+    wrong = [problem for problem in problems if not problem.warning]
+    if as_json:
+        print_json({"ok": not wrong, "problems": [str(problem) for problem in problems]})
+    else:
+        for problem in problems:
+            typer.echo(f"{'warning' if problem.warning else 'error'}: {problem}")
+        typer.echo("the configuration cannot be used" if wrong else "the configuration is good")
+    if wrong:
+        raise typer.Exit(78)
+
+
+def schema(
+    kind: Annotated[
+        str | None, typer.Argument(help="One kind of message; left out: the whole AsyncAPI document.")
+    ] = None,
+) -> None:
+    """The wire's contract: AsyncAPI 3, or the JSON Schema of one kind of message."""
+    from importlib.metadata import version
+
+    from polcad.schema import render
+    from polcad.wire import KINDS, schemas
+
+    if kind is None:
+        typer.echo(render(version("polcad")), nl=False)
+    elif kind in KINDS:
+        print_json(schemas()[kind])
+    else:
+        raise typer.BadParameter(f"{kind!r} is none of {', '.join(KINDS)}")
+
+
+def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Examine this machine: what polcad needs here, what is missing, and what to do about it."""
+    from polcad.doctor import examine, exit_code
+
+    checks = asyncio.run(examine(config, os.environ))
+    if as_json:
+        fields = ("name", "state", "detail", "remedy")
+        print_json({"checks": [{name: getattr(each, name) for name in fields} for each in checks]})
+    else:
+        for each in checks:
+            typer.echo(f"{each.state.value:5} {each.name}: {each.detail}{f' -> {each.remedy}' if each.remedy else ''}")
+    if code := exit_code(checks):
+        raise typer.Exit(code)

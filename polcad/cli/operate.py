@@ -1,0 +1,70 @@
+"""What an operator orders: ``hold`` and ``release``. A hold can only tighten, and ends by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import time
+from random import Random
+from typing import Annotated
+
+import typer
+
+from polcad.cli.common import BrokerOption, ConfigOption, RowOption, SiteOption, configured, row_name
+from polcad.config import Config
+from polcad.errors import ConfigError
+from polcad.model import Hold, Setpoint
+from polcad.wire import Address, Message, decode, encode, forget
+
+NameArgument = Annotated[str, typer.Argument(help="The hold's name: a-z, 0-9, - and _.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(hold)
+    app.command()(release)
+
+
+def hold(
+    name: NameArgument,
+    clock: Annotated[float, typer.Option(min=0.0, max=1.0, help="Highest clock, as a fraction of the maximum.")] = 1.0,
+    limit: Annotated[float, typer.Option(min=0.0, max=1.0, help="Highest power limit, as a fraction.")] = 1.0,
+    scope: Annotated[str, typer.Option(help="row, rack/NAME, node/NAME or gpu/UUID.")] = "row",
+    minutes: Annotated[float, typer.Option(min=0.1, max=10080.0, help="Ends by itself after so long.")] = 60.0,
+    config: ConfigOption = None,
+    broker: BrokerOption = None,
+    site: SiteOption = None,
+    row: RowOption = None,
+) -> None:
+    """Keep GPUs at most this fast, whatever the policy: the strictest of all rules wins."""
+    if clock == 1.0 and limit == 1.0:
+        raise ConfigError(f"hold {name}: it would hold nothing; give --clock or --limit below 1")
+    read = configured(config, broker, site)
+    order = Hold(name, scope, Setpoint(clock, limit), time.time() + 60 * minutes, getpass.getuser())
+    address = Address(read.site.name, row_name(read, row), "hold", hold=name)
+    message = encode(address, order)
+    decode(message)  # the daemon would refuse it in silence
+    asyncio.run(_publish(read, message))
+    typer.echo(f"hold {name}: {scope} at most clock {clock:g}, limit {limit:g} for {minutes:g} minutes")
+
+
+def release(
+    name: NameArgument,
+    config: ConfigOption = None,
+    broker: BrokerOption = None,
+    site: SiteOption = None,
+    row: RowOption = None,
+) -> None:
+    """End a hold now. What it held loosens as the policy and the guard allow."""
+    read = configured(config, broker, site)
+    address = Address(read.site.name, row_name(read, row), "hold", hold=name)
+    asyncio.run(_publish(read, forget(address)))
+    typer.echo(f"hold {name}: released")
+
+
+async def _publish(config: Config, message: Message) -> None:
+    from polcad.mqtt import Link, Presence
+
+    presence = Presence(client_id=f"polcad-operator-{time.time_ns():x}")
+    async with Link(config.broker, presence, time.time, Random()).opened() as link:  # noqa: S311  # spreads retries
+        await link.publish(message)

@@ -1,0 +1,115 @@
+"""The programs that run until they are stopped: ``demo``, ``agent``, ``daemon``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+import typer
+
+from polcad.cli.common import (
+    BrokerOption,
+    ConfigOption,
+    JsonOption,
+    SiteOption,
+    configured,
+    print_json,
+    run_until_stopped,
+)
+from polcad.config import Config
+from polcad.errors import ConfigError
+
+_LOG = logging.getLogger(__name__)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(demo)
+    app.command()(agent)
+    app.command()(daemon)
+
+
+def demo(
+    for_s: Annotated[float | None, typer.Option("--for", min=5.0, help="End after so many seconds.")] = None,
+    nodes: Annotated[int, typer.Option(min=2, max=200, help="Nodes of 8 GPUs.")] = 12,
+    policy: Annotated[str, typer.Option(help="Policy, with its default options.")] = "polca",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the live page; 0 is any free one.")] = 8642,
+    as_json: JsonOption = False,
+) -> None:
+    """A row of synthetic GPUs under real agents, broker, daemon and live page: no GPU, no server, no configuration."""
+    from polcad import plugins
+    from polcad.demo import DemoSpec, run, summary
+    from polcad.web.spec import WebSpec
+
+    logging.basicConfig(level=logging.WARNING if as_json else logging.INFO, format="%(message)s")
+    for chatty in ("polcad.mqtt", "polcad.agent"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    spec = DemoSpec(nodes=nodes, for_s=for_s, web=WebSpec(port=port))
+    rules = plugins.load("polcad.policies", policy)()
+    status = run_until_stopped(run(spec, rules, lambda url: typer.echo(f"the live page is at {url}", err=True)))
+    if status is not None:
+        (print_json if as_json else _print_table)(summary(spec, status))
+
+
+def _print_table(values: dict[str, object]) -> None:
+    for name, value in values.items():
+        typer.echo(f"{name:20} {value}")
+
+
+def agent(
+    config: ConfigOption = None,
+    broker: BrokerOption = None,
+    site: SiteOption = None,
+) -> None:
+    """Stream this node's GPUs to the broker and follow the row's plan."""
+    from polcad.agent import run
+
+    run_until_stopped(_reloading(lambda: configured(config, broker, site), run))
+
+
+def daemon(
+    config: ConfigOption = None,
+    broker: BrokerOption = None,
+    site: SiteOption = None,
+    shadow: Annotated[
+        bool, typer.Option(help="Publish plans that no node applies, to see what they would be.")
+    ] = False,
+) -> None:
+    """Keep a row under its budget: hear its nodes, decide, publish the plan, serve the live page."""
+    from polcad.daemon import run
+
+    run_until_stopped(_reloading(lambda: configured(config, broker, site), lambda each: run(each, shadow=shadow)))
+
+
+async def _reloading(load: Callable[[], Config], run: Callable[[Config], Awaitable[None]]) -> None:
+    """Run a program; on SIGHUP start it anew with the configuration as it is now, unless that is wrong."""
+    hangup = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup.set)
+    config = load()
+    while True:
+        hangup.clear()
+        running = asyncio.ensure_future(run(config))
+        waiting = asyncio.ensure_future(hangup.wait())
+        try:
+            await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                await running
+                return
+            config = _reloaded(load, config)
+        finally:
+            for task in (waiting, running):
+                task.cancel()
+            await asyncio.wait({waiting, running})
+
+
+def _reloaded(load: Callable[[], Config], old: Config) -> Config:
+    try:
+        new = load()
+    except ConfigError as error:
+        _LOG.error("the configuration stays as it was, since the new one is wrong:\n%s", error)
+        return old
+    _LOG.info("taking the new configuration")
+    return new
