@@ -16,6 +16,7 @@ import logging
 import math
 import os
 import socket
+import ssl
 from collections.abc import Iterator, Sequence
 from typing import Any, Never
 
@@ -119,7 +120,7 @@ class _Client(aiomqtt.Client):
             will=aiomqtt.Will(will.topic, will.payload, will.qos, will.retain) if will else None,
             keepalive=spec.keepalive_s,
             timeout=spec.connect_timeout_s,
-            tls_context=spec.tls.context() if spec.tls else None,
+            tls_context=_tls(spec),
             queue_type=lambda **_: _Through(receiver),  # type: ignore[arg-type]  # any callable serves
             logger=_CLIENT_LOG,
         )
@@ -152,6 +153,24 @@ class _Through(asyncio.Queue[aiomqtt.Message]):
 
     def put_nowait(self, item: aiomqtt.Message) -> None:
         self._receiver.put(Message(item.topic.value, item.payload, item.qos, item.retain))
+
+
+class _TlsSocket(ssl.SSLSocket):
+    """Closes itself when the handshake fails; paho forgets it."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
+
+
+def _tls(spec: BrokerSpec) -> ssl.SSLContext | None:
+    context = spec.tls.context() if spec.tls else None
+    if context:
+        context.sslsocket_class = _TlsSocket
+    return context
 
 
 def _code(granted: Any) -> int:

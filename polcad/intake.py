@@ -18,7 +18,6 @@ READ_BYTES = 128 * 1024
 _PUBLISH, _PUBLISH_RETAINED = 0x30, 0x31  # the first byte of a publish at QoS 0
 _MAX_FRAME_BYTES = MAX_PAYLOAD_BYTES + 2 * 65535  # with its topic and, in MQTT 5, its properties
 _MAX_LENGTH_BYTES = 4
-_FOR_EVER = 1 << 62
 _MAX_TOPICS = 100_000
 
 
@@ -149,10 +148,7 @@ class IntakeSocket:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int] | None:
-    """The length that stands at `at` and where it ends; None when it is not whole.
-
-    One of more than four bytes is no MQTT: it is made endless, so that the client gets the rest and objects to it.
-    """
+    """Where the length that stands at `at` ends, and the length; None when it is not whole."""
     value = shift = 0
     for index in range(at, min(at + _MAX_LENGTH_BYTES, len(data))):
         byte = data[index]
@@ -160,4 +156,6 @@ def _varint(data: bytes, at: int) -> tuple[int, int] | None:
         if byte < 128:  # noqa: PLR2004  # the highest bit says that more follow
             return index + 1, value
         shift += 7
-    return None if at + _MAX_LENGTH_BYTES > len(data) else (at + _MAX_LENGTH_BYTES, _FOR_EVER)
+    if at + _MAX_LENGTH_BYTES <= len(data):
+        raise ConnectionError("the broker sent what is no MQTT")
+    return None

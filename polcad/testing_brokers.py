@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -72,6 +72,9 @@ class Mosquitto:
         """Let it go on."""
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
+
+
+StartMosquitto = Callable[..., Mosquitto]  # the lines of a configuration in, a running broker out
 
 
 def free_port() -> int:

@@ -1,0 +1,55 @@
+"""Fixtures that more than one test file uses."""
+
+import ctypes
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pynvml
+import pytest
+
+from polcad.testing_brokers import Mosquitto, StartMosquitto
+from tests.fake_nvml.control import FakeNode, FakeNvml, build
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[StartMosquitto]:
+    """Starts a real Mosquitto with the given lines of configuration; ``{port}`` in them is a free port."""
+    with ExitStack() as stack:
+        yield lambda *lines: stack.enter_context(Mosquitto(tmp_path, lines))
+
+
+@pytest.fixture(scope="session")
+def fake_nvml_lib(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a libnvidia-ml.so.1 without a GPU, compiled once a run."""
+    source = Path(__file__).parent / "fake_nvml" / "nvml.c"
+    return build(source, tmp_path_factory.mktemp("fake-nvml") / "lib")
+
+
+@pytest.fixture
+def fake_nvml_nodes(fake_nvml_lib: Path, tmp_path: Path) -> Callable[..., FakeNvml]:
+    """Makes nodes by name; each has its own GPUs, and `env` for the processes that shall see them."""
+
+    def make(name: str, gpus: int = 8) -> FakeNvml:
+        node = FakeNode(fake_nvml_lib, tmp_path / f"{name}.nvml", gpus, prefix=f"GPU-{name}")
+        return FakeNvml(fake_nvml_lib, node, node.env)
+
+    return make
+
+
+@pytest.fixture
+def fake_nvml(fake_nvml_nodes: Callable[..., FakeNvml]) -> FakeNvml:
+    """A node of 8 GPUs."""
+    return fake_nvml_nodes("fake")
+
+
+@pytest.fixture
+def gpus_here(fake_nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> FakeNode:
+    """The GPUs of `fake_nvml`, seen by this very process: the library is loaded ahead under its soname."""
+    monkeypatch.setenv("POLCAD_FAKE_NVML", fake_nvml.env["POLCAD_FAKE_NVML"])
+    ctypes.CDLL(str(fake_nvml.lib_dir / "libnvidia-ml.so.1"), ctypes.RTLD_GLOBAL)
+    pynvml.nvmlInit()
+    driver = pynvml.nvmlSystemGetDriverVersion()
+    pynvml.nvmlShutdown()
+    assert driver == "000.00-fake", "a real driver was loaded before: these tests set limits, and must not touch it"
+    return fake_nvml.control
