@@ -63,7 +63,7 @@ def test_the_page_shows_the_rows_figures_rules_and_nodes(tmp_path: Path) -> None
         assert await text(page, "#demand-sub") == f"{words.watts(row.demand_w - row.power_w)} held back"
         assert await text(page, "#heard") == "11 / 12"
         assert await text(page, "#condition") == "live"
-        assert await page.ask("document.title") == "92 % · row-a · polcad"
+        assert await text(page, "title") == "92 % · row-a · polcad"
         assert "Power passed T2 (89 % of budget)." in await text(page, "#why")
         assert "stays because projected 84 %" in await text(page, "#why")
         assert "clock ≤ 79 %⚠ 23/24" in await text(page, "#classes tr:last-child")

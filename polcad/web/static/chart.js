@@ -89,7 +89,7 @@ export class Chart {
       scales: { x: { range: () => this.span() }, w: { range: () => this.range() } },
       axes: [
         { ...axis, grid: { show: false }, values: (_, ts) => ts.map((t) => clock(t)), space: 90, size: 26, incrs: [10, 30, 60, 120, 180, 300] },
-        { ...axis, scale: "w", size: LEFT, grid: { stroke: css("--rule"), width: 1 }, space: 44, values: (_, ws) => ws.map((w) => watts(w).replace(/\.0+ /, " ")) },
+        { ...axis, scale: "w", size: LEFT, grid: { stroke: css("--rule"), width: 1 }, space: 44, values: (_, ws) => ws.map((w) => watts(w).replace(/\.0+(?=\s)/, "")) },
         { ...axis, scale: "w", side: 1, size: RIGHT, grid: { show: false }, gap: 4, stroke: css("--ink"),
           splits: () => this.limits.map(({ w }) => w).reverse(),
           values: () => this.limits.map(({ label }) => label).reverse() },

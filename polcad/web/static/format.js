@@ -1,17 +1,19 @@
-// Figures as a person reads them, and the one way this page makes elements: text is only ever text.
+// Figures as a person reads them (as polcad.words), and the one way this page makes elements: text is only ever text.
+
+const NBSP = "\u00a0"; // a number is never parted from its unit
 
 export function watts(w) {
   if (w === null || w === undefined) return "–";
   for (const [unit, size] of [["MW", 1e6], ["kW", 1e3]]) {
     if (Math.abs(w) >= size) {
       const value = w / size;
-      return `${value.toFixed(Math.max(0, 3 - String(Math.trunc(Math.abs(value))).length))} ${unit}`;
+      return `${value.toFixed(Math.max(0, 3 - String(Math.trunc(Math.abs(value))).length))}${NBSP}${unit}`;
     }
   }
-  return `${Math.round(w)} W`;
+  return `${Math.round(w)}${NBSP}W`;
 }
 
-export const percent = (frac) => `${Math.round(100 * frac)}\u00a0%`; // never parted from its number
+export const percent = (frac) => `${Math.round(100 * frac)}${NBSP}%`;
 
 export function duration(s) {
   s = Math.max(0, Math.round(s));
