@@ -200,7 +200,8 @@ def test_a_budget_that_the_fail_safe_may_pass_is_a_warning_and_starts(write: Wri
     config = load([path], {})
 
     assert [str(problem) for problem in config.warnings] == [str(problem) for problem in check_config([path], {})]
-    assert "warning: row.budget_w: 3500 W is less than the" in str(config.warnings[0])
+    assert "row.budget_w: 3500 W is less than the" in str(config.warnings[0])
+    assert config.warnings[0].warning
 
 
 def test_a_password_in_the_configuration_is_refused_and_not_repeated(write: Write) -> None:

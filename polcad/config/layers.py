@@ -36,7 +36,7 @@ class Problem:
     warning: bool = False
 
     def __str__(self) -> str:
-        return ": ".join(filter(None, (self.place, "warning" if self.warning else "", self.key, self.what)))
+        return ": ".join(filter(None, (self.place, self.key, self.what)))
 
 
 @dataclass(frozen=True)
