@@ -1,0 +1,12 @@
+"""Waiting for something to become true, with an end."""
+
+import time
+from collections.abc import Callable
+
+
+def until(holds: Callable[[], bool], within_s: float = 5.0) -> None:
+    """Return as soon as `holds()`; fail when it does not within the time."""
+    end = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < end, f"not within {within_s} s"
+        time.sleep(0.005)
