@@ -69,7 +69,7 @@ def test_the_page_shows_the_rows_figures_rules_and_nodes(tmp_path: Path) -> None
         assert "clock ≤ 79 %⚠ 23/24" in await text(page, "#classes tr:last-child")
         assert "T1 90 %" in await text(page, "#lanes")
         assert await page.ask("document.querySelector('#plot canvas').width") > 100
-        stale = await page.ask("[...document.querySelectorAll('.tile.stale')].map((tile) => tile.ariaLabel)")
+        stale = await page.ask("[...document.querySelectorAll('#nodes .tile.stale')].map((tile) => tile.ariaLabel)")
         assert [label.split(" ·")[0] for label in stale] == ["n03"]
         assert "stale: counted at its worst" in stale[0]
         assert "does not obey" in await page.ask("document.querySelector('#nodes .tile.fault').ariaLabel")
