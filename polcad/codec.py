@@ -1,9 +1,9 @@
 """Nouns to bytes and back, by msgspec.
 
-`polcad.model` and the configuration are plain dataclasses whose annotations carry `Range`, `Text` and `Items`. For each
-class a msgspec Struct of the same fields is built once, with those bounds as msgspec constraints; decoding fills the
-Struct (exact errors with a path, bounds checked in C) and hands its values to the dataclass. Unknown fields are ignored
-where messages from newer versions must pass, and refused in configuration.
+`polcad.model` and the configuration are plain dataclasses whose annotations carry `Range`, `Text` and `Items`; msgspec
+checks those bounds in C, with exact errors that carry a path. Messages, where unknown fields of newer versions must
+pass, are decoded straight into the dataclasses. In configuration unknown keys are refused, which msgspec does for
+Structs only: for each class one of the same fields is built and filled, and its values handed to the dataclass.
 """
 
 from __future__ import annotations
@@ -27,13 +27,12 @@ class Codec(Generic[T]):
 
     def __init__(self, noun: type[T]) -> None:
         self._noun = noun
-        self._decode = msgspec.json.Decoder(mirror(noun)).decode
-        self._build = _builder_of(noun)
+        self._decode = _decoder(noun).decode
 
     def decode(self, payload: bytes) -> T:
         """The noun in `payload`; WireError with the path of what is wrong."""
         try:
-            return self._build(self._decode(payload))  # type: ignore[no-any-return]  # built for this noun
+            return self._decode(payload)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise WireError(f"not a {self._noun.__name__}: {error}") from None
 
@@ -52,6 +51,34 @@ def convert(data: Any, noun: type[T]) -> T:
     return _builder_of(noun)(msgspec.convert(data, mirror(noun, forbid_unknown=True)))  # type: ignore[no-any-return]
 
 
+def _decoder(noun: type[T]) -> msgspec.json.Decoder[T]:
+    """A decoder that fills the noun itself: a third faster than a Struct whose values are copied.
+
+    msgspec reads bounds from annotations when it first meets a class, and remembers them: so our annotations are
+    replaced by its own while it looks.
+    """
+    ours = {each: each.__annotations__ for each in _dataclasses_in(noun)}
+    theirs = {
+        each: {name: _translate(hint, _same) for name, hint in get_type_hints(each, include_extras=True).items()}
+        for each in ours
+    }
+    try:
+        for each, annotations in theirs.items():
+            each.__annotations__ = annotations
+        return msgspec.json.Decoder(noun)
+    finally:
+        for each, annotations in ours.items():
+            each.__annotations__ = annotations
+
+
+def _dataclasses_in(hint: Any) -> set[type]:
+    """The dataclasses that a value of this type is made of."""
+    if isinstance(hint, type) and is_dataclass(hint):
+        parts = get_type_hints(hint).values()
+        return {hint}.union(*map(_dataclasses_in, parts))
+    return set[type]().union(*map(_dataclasses_in, get_args(hint)))
+
+
 def mirror(noun: type, *, forbid_unknown: bool = False) -> type[msgspec.Struct]:
     """The Struct that has the fields, bounds and defaults of a dataclass; the same one each time."""
     return _mirror(noun, forbid_unknown)
@@ -60,6 +87,10 @@ def mirror(noun: type, *, forbid_unknown: bool = False) -> type[msgspec.Struct]:
 @cache
 def _mirror(noun: Any, forbid_unknown: bool) -> type[msgspec.Struct]:
     hints = get_type_hints(noun, include_extras=True)
+
+    def nested(inner: type) -> type:
+        return mirror(inner, forbid_unknown=forbid_unknown)
+
     columns: list[tuple[str, Any, Any]] = []
     for item in fields(noun):
         if item.default_factory is not MISSING:
@@ -68,7 +99,7 @@ def _mirror(noun: Any, forbid_unknown: bool) -> type[msgspec.Struct]:
             default = msgspec.field(default=item.default)
         else:
             default = msgspec.field()
-        columns.append((item.name, _translate(hints[item.name], forbid_unknown=forbid_unknown), default))
+        columns.append((item.name, _translate(hints[item.name], nested), default))
     doc = (noun.__doc__ or "").split("\n", 1)[0]
     return msgspec.defstruct(
         noun.__name__,
@@ -82,20 +113,20 @@ def _mirror(noun: Any, forbid_unknown: bool) -> type[msgspec.Struct]:
     )
 
 
-def _translate(hint: Any, *, forbid_unknown: bool) -> Any:
-    """A type of the model as msgspec reads it."""
+def _translate(hint: Any, nested: Callable[[type], type]) -> Any:
+    """A type of the model as msgspec reads it; `nested` says what stands for a dataclass in it."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        inner = _translate(args[0], forbid_unknown=forbid_unknown)
+        inner = _translate(args[0], nested)
         return Annotated[(inner, *(_meta(note) for note in args[1:]))]
     if origin in {Union, UnionType}:
-        return Union[tuple(_translate(arg, forbid_unknown=forbid_unknown) for arg in args)]  # noqa: UP007  # from a list
+        return Union[tuple(_translate(arg, nested) for arg in args)]  # noqa: UP007  # from a list
     if origin is Mapping:
-        return dict[tuple(_translate(arg, forbid_unknown=forbid_unknown) for arg in args)]  # type: ignore[misc]
+        return dict[tuple(_translate(arg, nested) for arg in args)]  # type: ignore[misc]
     if origin is tuple:
-        return tuple[tuple(_translate(arg, forbid_unknown=forbid_unknown) for arg in args)]  # type: ignore[misc]
+        return tuple[tuple(_translate(arg, nested) for arg in args)]  # type: ignore[misc]
     if isinstance(hint, type) and is_dataclass(hint):
-        return mirror(hint, forbid_unknown=forbid_unknown)
+        return nested(hint)
     return hint
 
 
