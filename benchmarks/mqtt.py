@@ -4,7 +4,8 @@
 
 One Mosquitto; this process publishes as fast as the broker takes it; the readers, each its own process, take turns.
 `bare` is ``async for message in client.messages`` that decodes nothing, `nodelay` the same with TCP_NODELAY. `ours` is
-`Link.batches` with `wire.decode` and the row's power kept by node. A message is a node of 8 GPUs with all columns.
+`Link.batches` with `wire.decode` and the row's power kept by node; `daemon` is the same with `Controller.on` instead,
+which also decides. A message is a node of 8 GPUs with all columns.
 Counted is the reader's processor time, so that the publisher and the broker beside it do not matter.
 """
 
@@ -21,7 +22,7 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -29,9 +30,13 @@ import aiomqtt
 
 from polcad import wire
 from polcad.broker_spec import BrokerSpec
+from polcad.controller import Controller
 from polcad.model import Gpus, InForce, LeaseState, Obedience, Outcome, Reading, Telemetry
 from polcad.mqtt import Link, Presence
+from polcad.ports import Heard
+from polcad.spec import GuardSpec, NodeSpec, RowSpec
 from polcad.testing_brokers import Mosquitto
+from policies.polca import Polca
 
 NODES = 100
 EVERY = wire.Address("site", "row", "telemetry", "+", "+")
@@ -69,16 +74,20 @@ def telemetry(node: int, seq: int) -> wire.Message:
     return wire.encode(wire.Address("site", "row", "telemetry", f"r{node % 10}", f"n{node}"), noun)
 
 
-def publish(port: int, messages: int) -> None:
+def flood(messages: int) -> list[bytes]:
+    """What all nodes say, second by second, as packets of MQTT 3.1.1."""
+    return [_publish_packet(telemetry(number % NODES, number // NODES)) for number in range(messages)]
+
+
+def publish(port: int, packets: Sequence[bytes]) -> None:
     """Publish at QoS 0 by a plain socket: a CONNECT, the messages, and DISCONNECT."""
-    cycle = [_publish_packet(telemetry(node, 1)) for node in range(NODES)]
     with socket.create_connection(("127.0.0.1", port)) as sock:
         name = b"publisher"
         body = b"\x00\x04MQTT\x04\x02\x00\x3c" + struct.pack("!H", len(name)) + name
         sock.sendall(b"\x10" + bytes([len(body)]) + body)
         sock.recv(4)
-        for start in range(0, messages, NODES):
-            sock.sendall(b"".join(cycle[: messages - start]))
+        for start in range(0, len(packets), NODES):
+            sock.sendall(b"".join(packets[start : start + NODES]))
         sock.sendall(b"\xe0\x00")
 
 
@@ -117,25 +126,52 @@ async def _bare(
 
 async def ours(port: int, messages: int, ready: Callable[[], None]) -> float:
     """Link, decode, and a row's power."""
-    link = Link(BrokerSpec(port=port), Presence("daemon", (EVERY,)), time.time, random.Random(1))  # noqa: S311  # spreads retries
     power_w: dict[str, float] = {}
+
+    def keep(_: float, noun: Telemetry) -> None:
+        power_w[noun.node] = sum(filter(None, noun.reading.gpus.power_w))
+
+    spent_s = await _linked(port, messages, ready, keep)
+    if len(power_w) != NODES:
+        raise RuntimeError(f"{len(power_w)} nodes were heard of {NODES}")
+    return spent_s
+
+
+async def daemon(port: int, messages: int, ready: Callable[[], None]) -> float:
+    """Link, decode, and the controller."""
+    nodes = tuple(NodeSpec(f"n{node}", f"r{node % 10}") for node in range(NODES))
+    controller = Controller(RowSpec("row", 450.0 * 8 * NODES, nodes=nodes), GuardSpec(), Polca(), epoch=1)
+
+    def hear(t: float, noun: Telemetry) -> None:
+        controller.on(Heard(t, noun))
+
+    spent_s = await _linked(port, messages, ready, hear)
+    if controller.counters["telemetry"] != messages:
+        raise RuntimeError(f"{controller.counters}")
+    return spent_s
+
+
+async def _linked(
+    port: int, messages: int, ready: Callable[[], None], use: Callable[[float, Telemetry], None]
+) -> float:
+    link = Link(BrokerSpec(port=port), Presence("daemon", (EVERY,)), time.time, random.Random(1))  # noqa: S311  # spreads retries
     async with link.opened():
         ready()
         began_s, left = time.process_time(), messages
         async for batch in link.batches():
             for received in batch:
                 _, noun = wire.decode(received.message)
-                power_w[noun.node] = sum(filter(None, noun.reading.gpus.power_w))
+                use(received.t, noun)
             left -= len(batch)
             if left <= 0:
                 break
         spent_s = time.process_time() - began_s
-    if len(power_w) != NODES or link.counters.dropped_in:
-        raise RuntimeError(f"{len(power_w)} nodes, {link.counters}")
+    if link.counters.dropped_in:
+        raise RuntimeError(f"{link.counters}")
     return spent_s
 
 
-READERS = {"bare": bare, "nodelay": nodelay, "ours": ours}
+READERS = {"bare": bare, "nodelay": nodelay, "ours": ours, "daemon": daemon}
 
 
 def read(name: str, port: int, messages: int, pipe: Connection) -> None:
@@ -144,18 +180,18 @@ def read(name: str, port: int, messages: int, pipe: Connection) -> None:
     pipe.send(asyncio.run(reader(port, messages, lambda: pipe.send(None))))
 
 
-def measure(name: str, port: int, messages: int) -> float:
+def measure(name: str, port: int, packets: Sequence[bytes]) -> float:
     """Messages a second of processor time of one reader."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=read, args=(name, port, messages, there))
+    process = context.Process(target=read, args=(name, port, len(packets), there))
     process.start()
     try:
         here.recv()
-        publish(port, messages)
+        publish(port, packets)
         if not here.poll(60.0):
             raise RuntimeError(f"{name}: not all messages arrived")
-        return messages / float(here.recv())
+        return len(packets) / float(here.recv())
     finally:
         process.terminate()
         process.join()
@@ -168,11 +204,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
+    packets = flood(args.messages)
     rates: dict[str, list[float]] = {name: [] for name in READERS}
     with tempfile.TemporaryDirectory() as folder, Mosquitto(Path(folder), CONF) as broker:
         for _ in range(args.rounds):
             for name in READERS:
-                rates[name].append(measure(name, broker.port, args.messages))
+                rates[name].append(measure(name, broker.port, packets))
     rate = {name: statistics.median(values) for name, values in rates.items()}
     ratio = statistics.median(ours / bare for ours, bare in zip(rates["ours"], rates["bare"], strict=True))
     payload = len(telemetry(0, 1).payload)

@@ -1,7 +1,7 @@
 """Takes what is published at QoS 0 off the broker's byte stream before the MQTT client sees it.
 
 That is nearly all that a daemon receives, and the client spends more on each message than its payload takes to decode.
-Such a message needs no answer and changes no state of the protocol, so it can be read here, sixty to a read of the
+Such a message needs no answer and changes no state of the protocol, so it can be read here, thirty to a read of the
 socket; every other packet goes on to the client as it came. Within one read, messages at QoS 0 overtake those at QoS 1,
 which MQTT leaves open. MQTT 3.1.1 §2.2, §3.3 and §4.6; MQTT 5 §3.3.2.
 """
@@ -14,7 +14,7 @@ from typing import Protocol
 
 from polcad.wire import MAX_PAYLOAD_BYTES, Message
 
-READ_BYTES = 128 * 1024
+READ_BYTES = 64 * 1024
 _PUBLISH, _PUBLISH_RETAINED = 0x30, 0x31  # the first byte of a publish at QoS 0
 _MAX_FRAME_BYTES = MAX_PAYLOAD_BYTES + 2 * 65535  # with its topic and, in MQTT 5, its properties
 _MAX_LENGTH_BYTES = 4
