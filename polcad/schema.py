@@ -16,7 +16,10 @@ _LEVELS = {  # the names in each pattern of topics, by how many there are above 
 }
 _ROLES: dict[str, dict[str, tuple[str, ...]]] = {
     "agent": {"send": ("telemetry", "state"), "receive": ("plan", "placement")},
-    "daemon": {"send": ("plan", "daemon", "event", "placement"), "receive": ("telemetry", "state", "placement", "hold")},
+    "daemon": {
+        "send": ("plan", "daemon", "event", "placement"),
+        "receive": ("telemetry", "state", "placement", "hold"),
+    },
     "operator": {"send": ("hold",), "receive": ("daemon", "event", "state", "plan")},
     "scheduler": {"send": ("placement",), "receive": ()},
 }
