@@ -263,7 +263,11 @@ class Telemetry:
             return next(
                 name for name, column in zip(_OPTIONAL_COLUMNS, columns, strict=True) if len(column) not in {0, n}
             )
-        if force is not None and not (force.uuid == gpus.uuid and n == len(force.clock_frac) == len(force.cap_frac)):
+        if force is not None and not (
+            force.uuid == gpus.uuid
+            and n == len(force.clock_frac) == len(force.cap_frac) == len(force.outcome)
+            and len(force.detail) in {0, n}
+        ):
             return "in_force"
         return None
 
