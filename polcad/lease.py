@@ -3,7 +3,8 @@
 A plan holds for `lease_s` from its receipt, counted on the node's own monotonic clock: a wall clock that jumps changes
 nothing. When it ends, the node takes the stricter of what it had and the plan's fail-safe setpoint; silence never
 loosens. A plan that is not newer (epoch, then sequence) than the last one accepted is refused: a late, repeated or
-replayed plan moves nothing.
+replayed plan moves nothing. A shadow plan is let pass: nobody follows it, and it says nothing against the plan that is
+followed.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Lease:
 
     def __init__(self, row: str, rack: str, node: str, fail: Fail = Fail.SAFE, remembered: Plan | None = None) -> None:
         self._row, self._rack, self._node, self._fail = row, rack, node, fail
-        self._plan = remembered
+        self._plan = None if remembered is None or remembered.shadow else remembered
         self._ends = float("-inf")
         self._wanted: dict[str, Setpoint] = {}
         self._refused = 0
@@ -39,6 +40,8 @@ class Lease:
 
     def offer(self, plan: Plan, t: float) -> str | None:
         """Accept a plan at monotonic time `t`, or return why it is refused."""
+        if plan.shadow:
+            return None
         reason = self._objection(plan)
         if reason is None:
             self._plan, self._ends = plan, t + plan.lease_s
@@ -60,7 +63,7 @@ class Lease:
 
     def state(self, t: float) -> LeaseState:
         """Whether a plan is followed at monotonic time `t`."""
-        if self._plan is None or self._plan.shadow:
+        if self._plan is None:
             return LeaseState.NONE
         return LeaseState.HELD if t < self._ends else LeaseState.EXPIRED
 
@@ -81,9 +84,10 @@ class Lease:
         if plan is None:
             return {}
         for uuid in uuids:
-            asked = FREE if plan.shadow else plan.setpoint(self._rack, self._node, uuid, placement.of(uuid))
-            if t >= self._ends and not plan.shadow:
-                asked = self._in_silence(plan, self._wanted.get(uuid, asked.strictest(in_force.get(uuid, FREE))))
+            asked = plan.setpoint(self._rack, self._node, uuid, placement.of(uuid))
+            if t >= self._ends:
+                had = self._wanted.get(uuid) or in_force.get(uuid, FREE)
+                asked = self._in_silence(plan, asked.strictest(had))
             self._wanted[uuid] = asked
         return {uuid: self._wanted[uuid] for uuid in uuids}
 
