@@ -14,8 +14,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from polcad.errors import OutrankedError
-from polcad.fleet import Fleet
-from polcad.guard import Class, Domain, held_in
+from polcad.fleet import CLASSES, Fleet
+from polcad.guard import Domain
+from polcad.holds import Holds
 from polcad.model import (
     DomainStatus,
     Event,
@@ -28,9 +29,10 @@ from polcad.model import (
     Setpoint,
     Why,
 )
+from polcad.orders import order
 from polcad.ports import Heard, Held, Input, Output, Placed, Policy, Rival, Tick, View
 from polcad.spec import GuardSpec, RowSpec
-from polcad.tally import Tally, class_statuses, looser, node_columns, strictest_reported, tally
+from polcad.tally import Class, Tally, class_statuses, looser, node_columns, strictest_reported, tally
 from polcad.witness import Witness
 
 _EPOCHS_PER_S = 1_000_000  # an epoch is the microsecond at which a daemon started
@@ -50,12 +52,13 @@ class Controller:
         self._witness = Witness(self._fleet, guard, self.counters)
         self._domain = Domain("row", row.budget_w, guard, policy)
         self._racks = {
-            rack.name: Domain(f"rack/{rack.name}", rack.budget_w, guard, policy)
+            self._fleet.racks.index(rack.name): Domain(f"rack/{rack.name}", rack.budget_w, guard, policy)
             for rack in row.racks
             if rack.budget_w is not None
         }
-        self._holds: dict[str, Held] = {}
+        self._holds = Holds()
         self._rules: tuple[Rule, ...] = ()
+        self._ordered = True  # the rules are laid out over the GPUs
         self._row_w = 0.0
         self._rack_w: list[float] = []
         self._alarm_w = float("inf")
@@ -86,15 +89,22 @@ class Controller:
         if isinstance(event, Placed):
             return self._place(event)
         if isinstance(event, Rival):
-            self._give_way(event.epoch, event.t, spoken=self._seq > 0)
+            if not self._shadow:  # nobody follows a shadow: it has no row to give up
+                self._give_way(event.epoch, event.t, spoken=self._seq > 0)
             return []
         return self._take_hold(event)
 
     def _wake(self, t: float) -> None:
-        if self._t is None:
+        """Count waking time. Over a gap, or a clock that was set, nobody grows stale and no dwell runs on."""
+        step_s = 0.0 if self._t is None else t - self._t
+        longest_s = 2 * self._guard.tick_s
+        awake_s = min(max(0.0, step_s), longest_s)
+        self._awake_s += awake_s
+        if abs(step_s) > longest_s:
+            for domain in (self._domain, *self._racks.values()):
+                domain.since_t += step_s - awake_s
             self._t = t
-        self._awake_s += min(max(0.0, t - self._t), 2 * self._guard.tick_s)
-        self._t = max(self._t, t)
+        self._t = t if self._t is None else max(self._t, t)
 
     # --- telemetry --------------------------------------------------------------------------------------------------
 
@@ -113,8 +123,10 @@ class Controller:
         rack = int(fleet.rack_of[slot])
         if rack < len(self._rack_w):
             self._rack_w[rack] += change_w
-            if self._row_w > self._alarm_w or self._rack_w[rack] > self._rack_alarms_w[rack]:
-                out += self._decide(event.t)
+        if self._row_w > self._alarm_w:
+            out += self._decide(event.t)
+        elif rack < len(self._rack_w) and self._rack_w[rack] > self._rack_alarms_w[rack]:
+            out += self._decide(event.t, rack)
         return out
 
     def _compare_epochs(self, plan: Obedience, t: float) -> None:
@@ -135,37 +147,22 @@ class Controller:
     # --- placement and holds ----------------------------------------------------------------------------------------
 
     def _place(self, event: Placed) -> list[Output]:
-        slot = self._fleet.slots.get(event.placement.node)
-        if slot is not None:
-            self._fleet.place(slot, event.placement)
-            self._fleet.want(self._rules)
+        self._fleet.place(event.placement)
         return []
 
     def _take_hold(self, event: Held) -> list[Output]:
-        old = self._holds.pop(event.name, None)
-        if event.setpoint is not None and event.until_t > event.t:
-            self._holds[event.name] = event
-            told = self._tell_hold(EventKind.HOLD, event, event.t)
-        elif old is not None:
-            told = self._tell_hold(EventKind.HOLD_END, old, event.t)
-        else:
-            return []
-        return [told, *self._publish(event.t, always=False)]
-
-    @staticmethod
-    def _tell_hold(kind: EventKind, hold: Held, t: float) -> Event:
-        setpoint = hold.setpoint or Setpoint()
-        detail = (
-            f"hold {hold.name}: clock at most {setpoint.clock_frac:.3f}, power limit at most {setpoint.cap_frac:.3f}"
-        )
-        return Event(t, kind, hold.scope, detail)
+        told = [*self._holds.take(event), *self._holds.end(event.t, lambda: self._fits_without_holds(event.t))]
+        return [*told, *self._publish(event.t, always=False)]
 
     # --- the tick ---------------------------------------------------------------------------------------------------
 
     def _tick(self, t: float) -> list[Output]:
         fleet = self._fleet
         self.counters["ticks"] += 1
-        out = self._end_holds(t)
+        if fleet.reclassed or not self._ordered:
+            order(fleet, self._rules)
+            self._ordered = True
+        out: list[Output] = [*self._holds.end(t, lambda: self._fits_without_holds(t))]
         self._witness.end_doubts(self._awake_s)
         grew, back = fleet.age(self._awake_s)
         out += self._tell_staleness(t, grew, back)
@@ -178,9 +175,11 @@ class Controller:
             out += self._witness.compare_obedience(t, self._awake_s)
         return out
 
-    def _end_holds(self, t: float) -> list[Output]:
-        ended = [self._holds.pop(name) for name, hold in list(self._holds.items()) if hold.until_t <= t]
-        return [self._tell_hold(EventKind.HOLD_END, hold, t) for hold in ended]
+    def _fits_without_holds(self, t: float) -> bool:
+        if self._totals is None:  # nothing was said yet, so no hold was in force
+            return True
+        domains: list[tuple[int | None, Domain]] = [(None, self._domain), *self._racks.items()]
+        return not self._doubts() and all(domain.fits(self._view(t, domain, rack)) for rack, domain in domains)
 
     def _tell_staleness(self, t: float, grew: Iterable[int], back: Iterable[int]) -> list[Output]:
         names = [spec.name for spec in self._fleet.specs]
@@ -192,41 +191,72 @@ class Controller:
         return told + [Event(t, EventKind.FRESH, f"node/{names[slot]}") for slot in back]
 
     def _start(self, t: float, out: list[Output]) -> bool:
-        """Whether the row is known well enough to speak: every node was heard, or had its time."""
-        if not self._fleet.all_heard() and self._awake_s < self._guard.stale_after_s + self._guard.tick_s:
+        """Whether the row is known well enough to speak: every node was heard, or had its time, or it must brake."""
+        patience_s = self._guard.stale_after_s + self._guard.tick_s
+        calm = self._row_w <= self._guard.brake_frac * self._row.budget_w
+        if not self._fleet.all_heard() and self._awake_s < patience_s and calm:
             return False
         self._ready = True
-        reported = strictest_reported(self._fleet)
-        if any(not setpoint.free for setpoint in reported.values()):
-            self._domain.resume(t, reported)
+        if self._resume(t):
             out.append(Event(t, EventKind.RESUME, "row", "holds what the nodes report; loosens from there"))
         silent = [spec.name for slot, spec in enumerate(self._fleet.specs) if self._fleet.stale[slot]]
         out += [Event(t, EventKind.STALE, f"node/{name}", "not heard since the start") for name in silent]
         return True
 
+    def _resume(self, t: float) -> bool:
+        """Hold what nodes report: each rack with a budget its own, the row what all of its racks have in common."""
+        reported = strictest_reported(self._fleet)
+        for rack, domain in self._racks.items():
+            domain.resume(t, reported[rack])
+        self._domain.resume(t, {name: found for name in CLASSES if (found := self._in_common(name, reported))})
+        return any(not setpoint.free for rack in reported for setpoint in rack.values())
+
+    def _in_common(self, name: Class, reported: list[dict[Class, Setpoint]]) -> Setpoint | None:
+        unled = [found[name] for rack, found in enumerate(reported) if name in found and rack not in self._racks]
+        if unled:  # only the row can hold them, so it must hold the strictest
+            return Setpoint(min(each.clock_frac for each in unled), min(each.cap_frac for each in unled))
+        led = [found[name] for found in reported if name in found]
+        return Setpoint(max(each.clock_frac for each in led), max(each.cap_frac for each in led)) if led else None
+
     # --- deciding ---------------------------------------------------------------------------------------------------
 
-    def _decide(self, t: float, *, heartbeat: bool = False) -> list[Output]:
-        """Let every domain decide, and publish; between ticks only if the plan changed."""
+    def _decide(self, t: float, rack: int | None = None, *, heartbeat: bool = False) -> list[Output]:
+        """Let every domain decide, or one rack, and publish; between ticks only if the plan changed."""
         if not self._ready:
             return []
-        self._totals = totals = tally(self._fleet, self._guard.idle_frac)
-        racks_w = (totals.power_w.sum(axis=1) + totals.host_w).tolist()
-        self._rack_w, self._row_w = racks_w, sum(racks_w)
-        self.peak_frac = max(self.peak_frac, self._row_w / self._row.budget_w)
-        out = self._decide_domain(t, self._domain, None)
-        self._alarm_w = self._domain.alarm_w(self._row_w)
-        self._rack_alarms_w = [float("inf")] * len(racks_w)
-        for index, name in enumerate(self._fleet.racks):
-            if name in self._racks:
-                out += self._decide_domain(t, self._racks[name], index)
-                self._rack_alarms_w[index] = self._racks[name].alarm_w(racks_w[index])
+        out: list[Output] = []
+        doubts = self._doubts()
+        if rack is None:
+            self._count()
+            out += self._decide_domain(t, self._domain, None, doubts)
+            self._alarm_w = self._domain.alarm_w(self._row_w)
+            self._rack_alarms_w = [float("inf")] * len(self._rack_w)
+        else:
+            self._count_rack(rack)
+        for index in self._racks if rack is None else (rack,):
+            out += self._decide_domain(t, self._racks[index], index, doubts)
+            self._rack_alarms_w[index] = self._racks[index].alarm_w(self._rack_w[index])
         return out + self._publish(t, always=heartbeat)
 
-    def _decide_domain(self, t: float, domain: Domain, rack: int | None) -> list[Output]:
+    def _count(self) -> None:
+        self._totals = totals = tally(self._fleet, self._guard.idle_frac)
+        self._rack_w = (totals.power_w.sum(axis=1) + totals.host_w).tolist()
+        self._row_w = sum(self._rack_w)
+        self.peak_frac = max(self.peak_frac, self._row_w / self._row.budget_w)
+
+    def _count_rack(self, rack: int) -> None:
+        """Sum one rack anew: a rack alone may be many times a second over one of its thresholds."""
+        fresh = tally(self._fleet, self._guard.idle_frac, rack)
+        if self._totals is not None:
+            self._totals.take(rack, fresh)
+        self._rack_w[rack] = float(fresh.power_w[rack].sum() + fresh.host_w[rack])
+
+    def _decide_domain(
+        self, t: float, domain: Domain, rack: int | None, doubts: dict[int | None, list[int]]
+    ) -> list[Output]:
         view = self._view(t, domain, rack)
         before = set(domain.why.values())
-        kind = domain.decide(view, self._stale_note(rack))
+        kind = domain.decide(view, self._stale_note(doubts.get(rack, [])))
         if kind is None:
             return []
         if domain is self._domain:
@@ -239,17 +269,21 @@ class Controller:
         classes = totals.classes(rack)
         host_w = float(totals.host_w.sum() if rack is None else totals.host_w[rack])
         power_w = self._row_w if rack is None else self._rack_w[rack]
-        held = held_in(domain.held, classes)
+        held = domain.holding(classes)
         return View(t, domain.budget_w, power_w, host_w, classes, held, domain.since_t, self._guard.latency_s)
 
-    def _stale_note(self, rack: int | None) -> str:
+    def _doubts(self) -> dict[int | None, list[int]]:
+        """Nodes by whose data nothing may be loosened: of each rack, and under None of the row."""
         fleet, n = self._fleet, len(self._fleet.specs)
-        doubted = fleet.stale[:n] | fleet.suspect[:n]
-        if rack is not None:
-            doubted = doubted & (fleet.rack_of[:n] == rack)
-        blind = (slot for slot in sorted(self._witness.blind) if rack in {None, int(fleet.rack_of[slot])})
-        slots = [*np.flatnonzero(doubted).tolist(), *blind]
-        return f"{len(slots)} node(s) without fresh data, first {fleet.specs[slots[0]].name}" if slots else ""
+        slots = {*np.flatnonzero(fleet.stale[:n] | fleet.suspect[:n]).tolist(), *self._witness.blind}
+        doubts: dict[int | None, list[int]] = {}
+        for slot in sorted(slots):
+            doubts.setdefault(None, []).append(slot)
+            doubts.setdefault(int(fleet.rack_of[slot]), []).append(slot)
+        return doubts
+
+    def _stale_note(self, slots: list[int]) -> str:
+        return f"{len(slots)} node(s) without fresh data, first {self._fleet.specs[slots[0]].name}" if slots else ""
 
     def _count_entries(self, kind: EventKind, before: set[Why], after: set[Why]) -> None:
         if kind is EventKind.BRAKE:
@@ -262,14 +296,14 @@ class Controller:
         rules = list(self._domain.rules())
         for domain in self._racks.values():
             rules += domain.rules()
-        rules += [Rule(hold.scope, hold.setpoint, Why.OPERATOR) for hold in self._holds.values() if hold.setpoint]
+        rules += self._holds.rules()
         changed = tuple(rules) != self._rules
         if not self._ready or not (changed or always):
             return []
         if changed:
             self._rules = tuple(rules)
             self.counters["plans"] += 1
-            self._fleet.want(self._rules)
+            self._ordered = False
         self._seq += 1
         guard = self._guard
         return [
@@ -282,9 +316,8 @@ class Controller:
         """The row at `t`."""
         fleet, n = self._fleet, len(self._fleet.specs)
         totals = self._totals or tally(fleet, self._guard.idle_frac)
-        own: list[tuple[Domain, int | None]] = [(self._domain, None)]
-        own += [(self._racks[name], index) for index, name in enumerate(fleet.racks) if name in self._racks]
-        setpoints: dict[Class, Setpoint] = held_in(self._domain.held, totals.classes(None))
+        domains: list[tuple[int | None, Domain]] = [(None, self._domain), *self._racks.items()]
+        setpoints = self._domain.holding(totals.classes(None))
         return RowStatus(
             row=self._row.name,
             online=True,
@@ -294,7 +327,7 @@ class Controller:
             policy=type(self._policy).__name__,
             shadow=self._shadow,
             thresholds={**self._policy.thresholds, "brake": self._guard.brake_frac},
-            domains=tuple(self._domain_status(t, domain, rack) for domain, rack in own) if self._ready else (),
+            domains=tuple(self._domain_status(t, domain, rack) for rack, domain in domains) if self._ready else (),
             classes=class_statuses(fleet, totals, setpoints),
             nodes=n,
             nodes_stale=int(fleet.stale[:n].sum()),

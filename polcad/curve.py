@@ -31,6 +31,7 @@ POWER_FRAC: dict[Role, tuple[float, ...]] = {
 DYNAMIC_FRAC: dict[Role, tuple[float, ...]] = {
     role: tuple((power - IDLE_SHARE) / (1 - IDLE_SHARE) for power in powers) for role, powers in POWER_FRAC.items()
 }
+HIGHEST_FRAC = tuple(max(values) for values in zip(*DYNAMIC_FRAC.values(), strict=True))  # whatever a GPU does
 
 
 def dynamic_frac(role: Role, clock_frac: float) -> float:

@@ -2,7 +2,8 @@
 
 A fresh node counts what it measured. A stale one, or one never heard, counts the most that the setpoints it may have in
 force allow: silence is never headroom. A GPU whose reading is missing or cannot be true (zero, beyond its limit) counts
-its last good power for as long as a node may be silent, and its worst case after that.
+its last good power for as long as a node may be silent, and its worst case after that. A GPU that is left out of its
+node's messages counts its last power until it is back, or the agent starts anew.
 
 Ages are counted on the controller's own waking time: if the controller itself slept, nobody grew stale meanwhile.
 """
@@ -14,8 +15,8 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from polcad.curve import CLOCK_FRAC, DYNAMIC_FRAC
-from polcad.model import LeaseState, NodePlacement, Outcome, Placement, Priority, Role, Rule, Telemetry
+from polcad.curve import CLOCK_FRAC, HIGHEST_FRAC
+from polcad.model import LeaseState, NodePlacement, Outcome, Placement, Priority, Role, Telemetry
 from polcad.spec import GuardSpec, NodeSpec, RowSpec
 
 Floats = NDArray[np.float64]
@@ -26,6 +27,9 @@ _CLASS_INDEX = {name: index for index, name in enumerate(CLASSES)}
 _FLOOR_FRAC = 0.02  # of a board's maximum: below it no powered board draws
 _SPIKE_FRAC = 1.5  # of a board's maximum: above it no board draws for the length of a reading
 _PERIODS_TO_STALE = 3
+_LONGEST_STALE_S = 120.0  # a node that claims a period of an hour is not believed for three
+_SERVER_PER_GPUS = 2.0  # a server's nameplate beside its GPUs': 6500 W of 3200 (A100), 10200 of 5600 (H100)
+_OBEYED = {Outcome.OK, Outcome.CLAMPED}
 _MAX_UNLISTED = 1024  # names made up by a flood must not grow the row without end
 
 
@@ -40,6 +44,10 @@ class Fleet:
         self._rack_index: dict[str, int] = {}
         self._placements: list[NodePlacement] = []
         self._last: list[Telemetry | None] = []
+        self._lost: list[dict[str, float]] = []  # a node's GPUs that its agent leaves out since some message
+        self._sure_w: list[tuple[float, float]] = []  # between these every GPU of the node is believed
+        self._early: dict[str, NodePlacement] = {}  # said of nodes that nobody knows yet
+        self.reclassed = False  # GPUs changed their class since the plan was laid out
         self._listed = len(row.nodes)
         self._allocate(max(len(row.nodes), 16), max((node.gpus for node in row.nodes), default=8) or 1)
         for rack in row.racks:
@@ -50,6 +58,7 @@ class Fleet:
     def _allocate(self, nodes: int, width: int) -> None:
         self.counted_w = np.zeros(nodes)
         self.host_w = np.zeros(nodes)  # the part of a node that is not its GPUs
+        self.lost_w = np.zeros(nodes)  # last drawn by GPUs that the node names no more
         self.rack_of = np.zeros(nodes, dtype=np.intp)
         self.managed = np.zeros(nodes, dtype=bool)  # follows plans
         self.stale = np.zeros(nodes, dtype=bool)
@@ -65,7 +74,7 @@ class Fleet:
         self.limit_w = np.zeros(shape)  # enforced
         self.clock_frac = np.full(shape, np.nan)  # in force, as reported; NaN: not known
         self.cap_frac = np.full(shape, np.nan)
-        self.obedient = np.zeros(shape, dtype=bool)  # what is in force is what the node was told, by its own word
+        self.obedient = np.zeros(shape, dtype=bool)  # by its own word it is as it was told, within the board's range
         self.class_of = np.zeros(shape, dtype=np.intp)
         self.wanted_clock = np.ones(shape)  # by the plan that stands
         self.wanted_cap = np.ones(shape)
@@ -90,7 +99,9 @@ class Fleet:
         self.slots[spec.name] = slot
         self.specs.append(spec)
         self._last.append(None)
-        self._placements.append(NodePlacement(spec.name, spec.placement))
+        self._lost.append({})
+        self._sure_w.append((0.0, 0.0))
+        self._placements.append(self._early.pop(spec.name, NodePlacement(spec.name, spec.placement)))
         self.rack_of[slot] = self._rack(spec.rack)
         self._expected[slot] = spec.in_service
         self.host_w[slot] = spec.host_w
@@ -106,6 +117,7 @@ class Fleet:
         self.present[slot] = np.arange(self.gpu_w.shape[1]) < n
         self.max_w[slot] = self.limit_w[slot] = self.gpu_w[slot] = 0.0
         self.max_w[slot, :n] = self.limit_w[slot, :n] = max_w
+        self._sure_w[slot] = (_FLOOR_FRAC * max(max_w, default=0.0), _SPIKE_FRAC * min(max_w, default=0.0))
         self.clock_frac[slot] = self.cap_frac[slot] = np.nan
         self.obedient[slot] = False
         self._good_s[slot] = -np.inf
@@ -134,10 +146,14 @@ class Fleet:
         """The node's placement."""
         return self._placements[slot]
 
-    def place(self, slot: int, placement: NodePlacement) -> None:
-        """Take a node's placement."""
-        self._placements[slot] = placement
-        self._classify(slot)
+    def place(self, placement: NodePlacement) -> None:
+        """Take a node's placement; that of a node not known yet is kept until it speaks."""
+        slot = self.slots.get(placement.node)
+        if slot is not None:
+            self._placements[slot] = placement
+            self._classify(slot)
+        elif len(self._early) < _MAX_UNLISTED:
+            self._early[placement.node] = placement
 
     def _classify(self, slot: int) -> None:
         placement, last = self._placements[slot], self._last[slot]
@@ -145,37 +161,61 @@ class Fleet:
         self.class_of[slot] = class_index(placement.default)
         for place, uuid in enumerate(uuids):
             self.class_of[slot, place] = class_index(placement.of(uuid))
+        self.reclassed = True
 
     def hear(self, slot: int, telemetry: Telemetry, now_s: float) -> tuple[float, bool]:
         """Take one message: how much the node's counted power changed (W), and whether every sensor was believed."""
         last, self._last[slot] = self._last[slot], telemetry
         reading = telemetry.reading
-        if last is None or last.reading.gpus.uuid != reading.gpus.uuid or last.period_s != telemetry.period_s:
-            self._settle(slot, telemetry)
+        if last is None or not _same_gpus(last, telemetry):
+            self._settle(slot, telemetry, last)
             last = None
         self._take_setpoints(slot, telemetry, last)
         self._heard_s[slot] = now_s
         gpus_w, believed = self._take_powers(slot, reading.gpus.power_w or (reading.host_power_w,), now_s)
         if reading.host_power_w is not None and reading.gpus.uuid:
-            self.host_w[slot] = max(0.0, reading.host_power_w - gpus_w)
+            self._take_host(slot, reading.host_power_w, gpus_w)
         self.stale[slot] = False
         if self.suspect[slot]:
             return 0.0, believed
         before = float(self.counted_w[slot])
-        self.counted_w[slot] = after = gpus_w + float(self.host_w[slot])
+        self.counted_w[slot] = after = gpus_w + float(self.host_w[slot]) + float(self.lost_w[slot])
         return after - before, believed
 
-    def _settle(self, slot: int, telemetry: Telemetry) -> None:
+    def _settle(self, slot: int, telemetry: Telemetry, last: Telemetry | None) -> None:
         """Take in a node that is new, or whose GPUs are others than before."""
         spec, gpus = self.specs[slot], telemetry.reading.gpus
+        self._note_lost(slot, telemetry, last)
         if gpus.uuid:
             self._fit(slot, tuple(max_w or spec.gpu_max_w for max_w in gpus.max_w))
+            if last is not None and not last.reading.gpus.uuid:
+                self.host_w[slot] = spec.host_w
         else:  # a meter of the whole server: one place stands for it
-            self._fit(slot, (spec.gpus * spec.gpu_max_w + spec.host_w,))
+            gpus_max_w = spec.gpus * spec.gpu_max_w
+            server_w = gpus_max_w + spec.host_w if spec.host_w else _SERVER_PER_GPUS * gpus_max_w
+            self._fit(slot, (server_w or telemetry.reading.host_power_w or 0.0,))
             self.host_w[slot] = 0.0
         self._expected[slot] = True
-        self._stale_after_s[slot] = max(self._guard.stale_after_s, _PERIODS_TO_STALE * telemetry.period_s)
+        patience_s = min(_PERIODS_TO_STALE * telemetry.period_s, _LONGEST_STALE_S)
+        self._stale_after_s[slot] = max(self._guard.stale_after_s, patience_s)
         self._classify(slot)
+
+    def _note_lost(self, slot: int, telemetry: Telemetry, last: Telemetry | None) -> None:
+        """Go on counting GPUs that one run of an agent names no more."""
+        lost, uuids = self._lost[slot], telemetry.reading.gpus.uuid
+        if last is None or last.boot_id != telemetry.boot_id or not uuids:
+            lost.clear()
+        else:
+            lost.update(zip(last.reading.gpus.uuid, self.gpu_w[slot].tolist(), strict=False))
+            for uuid in uuids:
+                lost.pop(uuid, None)
+        self.lost_w[slot] = sum(lost.values())
+
+    def _take_host(self, slot: int, server_w: float, gpus_w: float) -> None:
+        """Believe the meter of a whole server that shows more than its GPUs, and not many times what they can draw."""
+        most_w = _SPIKE_FRAC * (_SERVER_PER_GPUS * float(self.max_w[slot].sum()) + self.specs[slot].host_w)
+        if gpus_w < server_w <= most_w:
+            self.host_w[slot] = max(0.0, server_w - gpus_w - float(self.lost_w[slot]))
 
     def _take_setpoints(self, slot: int, telemetry: Telemetry, last: Telemetry | None) -> None:
         force, plan, gpus = telemetry.in_force, telemetry.plan, telemetry.reading.gpus
@@ -184,16 +224,17 @@ class Fleet:
         if force is not None and (last is None or last.in_force != force):
             self.clock_frac[slot, :n] = force.clock_frac
             self.cap_frac[slot, :n] = force.cap_frac
-            self.obedient[slot, :n] = [outcome is Outcome.OK for outcome in force.outcome]
-        if gpus.enforced_w and (last is None or last.reading.gpus.enforced_w != gpus.enforced_w):
-            limits = np.array(gpus.enforced_w, dtype=float)  # None becomes NaN
-            self.limit_w[slot, :n] = np.where(np.isnan(limits), self.max_w[slot, :n], limits)
+            self.obedient[slot, :n] = [outcome in _OBEYED for outcome in force.outcome]
+        if last is None or last.reading.gpus.enforced_w != gpus.enforced_w:
+            limit_w = np.array(gpus.enforced_w or (None,) * n, dtype=float)  # None becomes NaN, which compares false
+            max_w = self.max_w[slot, :n]
+            self.limit_w[slot, :n] = np.where(limit_w >= _FLOOR_FRAC * max_w, limit_w, max_w)
 
     def _take_powers(self, slot: int, powers: tuple[float | None, ...], now_s: float) -> tuple[float, bool]:
-        n, max_w = len(powers), float(self.max_w[slot, 0])
+        n, (floor_w, spike_w) = len(powers), self._sure_w[slot]
         if None not in powers:
             known: tuple[float, ...] = powers  # type: ignore[assignment]  # none is None
-            if _FLOOR_FRAC * max_w <= min(known) and max(known) <= _SPIKE_FRAC * max_w:
+            if floor_w <= min(known) and max(known) <= spike_w:
                 self.gpu_w[slot, :n] = known
                 self._good_s[slot, :n] = now_s
                 return sum(known), True
@@ -215,13 +256,14 @@ class Fleet:
         doubted = np.flatnonzero(stale | self.suspect[:n])
         if doubted.size:
             self.gpu_w[doubted] = self._worst_gpu_w(doubted, now_s)
-            self.counted_w[doubted] = self.gpu_w[doubted].sum(axis=1) + self.host_w[doubted]
+            self.counted_w[doubted] = self.gpu_w[doubted].sum(axis=1) + self.host_w[doubted] + self.lost_w[doubted]
         return grew.tolist(), back.tolist()
 
     def _worst_gpu_w(self, nodes: NDArray[np.intp], now_s: float) -> Floats:
         """The most that GPUs of silent nodes may draw: under what they last reported, or were told since.
 
-        Once its lease must have ended, a node that follows plans is at the fail-safe or at what it is told.
+        Once its lease must have ended, a node that follows plans is at the fail-safe or at what it is told. What a GPU
+        reports that does not do as it was told is no bound.
         """
         reported_w = self._bound_w(nodes, np.nan_to_num(self.clock_frac[nodes], nan=1.0), self.cap_frac[nodes])
         told_w = self._bound_w(nodes, self.wanted_clock[nodes], self.wanted_cap[nodes])
@@ -230,7 +272,8 @@ class Fleet:
         ended = now_s - self._heard_s[nodes] > self._guard.lease_s + self._guard.latency_s
         reported_w = np.where(ended[:, None], np.minimum(reported_w, safe_w), reported_w)
         unled_w = self._bound_w(nodes, np.float64(1.0), np.float64(1.0))
-        worst: Floats = np.where(self.managed[nodes][:, None], np.maximum(reported_w, told_w), unled_w)
+        led = self.managed[nodes][:, None] & self.obedient[nodes]
+        worst: Floats = np.where(led, np.maximum(reported_w, told_w), unled_w)
         return worst
 
     def _bound_w(
@@ -239,43 +282,16 @@ class Fleet:
         """The most that GPUs may draw under a lock and a limit, by the curve that falls least."""
         max_w = self.max_w[nodes]
         idle_w = self._guard.idle_frac * max_w
-        locked_w = idle_w + (max_w - idle_w) * np.interp(clock_frac, CLOCK_FRAC, DYNAMIC_FRAC[Role.TOKEN])
+        locked_w = idle_w + (max_w - idle_w) * np.interp(clock_frac, CLOCK_FRAC, HIGHEST_FRAC)
         capped_w = np.nan_to_num(cap_frac, nan=1.0) * max_w
         bound: Floats = np.minimum(np.minimum(locked_w, capped_w), self.limit_w[nodes])
         return bound
 
-    def want(self, rules: Iterable[Rule]) -> None:
-        """Note what the plan that stands asks of every GPU."""
-        self.wanted_clock[:] = 1.0
-        self.wanted_cap[:] = 1.0
-        for rule in rules:
-            mask = self.present & self._in_scope(rule.scope) & self._in_class(rule)
-            self.wanted_clock[mask] = np.minimum(self.wanted_clock[mask], rule.setpoint.clock_frac)
-            self.wanted_cap[mask] = np.minimum(self.wanted_cap[mask], rule.setpoint.cap_frac)
 
-    def _in_class(self, rule: Rule) -> Flags:
-        matching = [
-            index
-            for index, (priority, role) in enumerate(CLASSES)
-            if rule.priority in {None, priority} and rule.role in {None, role}
-        ]
-        flags: Flags = np.isin(self.class_of, matching)
-        return flags
-
-    def _in_scope(self, scope: str) -> Flags:
-        kind, _, name = scope.partition("/")
-        mask: Flags = np.zeros(self.present.shape, dtype=bool)
-        if kind == "row":
-            mask[:] = True
-        elif kind == "rack" and name in self._rack_index:
-            mask[self.rack_of == self._rack_index[name]] = True
-        elif kind == "node" and name in self.slots:
-            mask[self.slots[name]] = True
-        elif kind == "gpu":
-            for slot, last in enumerate(self._last):
-                if last is not None and name in last.reading.gpus.uuid:
-                    mask[slot, last.reading.gpus.uuid.index(name)] = True
-        return mask
+def _same_gpus(one: Telemetry, other: Telemetry) -> bool:
+    """Whether what is laid out once for a node's GPUs serves both messages."""
+    a, b = one.reading.gpus, other.reading.gpus
+    return a.uuid == b.uuid and a.max_w == b.max_w and one.period_s == other.period_s
 
 
 def class_index(placement: Placement) -> int:

@@ -8,14 +8,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from polcad.curve import dynamic_frac
 from polcad.model import FREE, EventKind, Priority, Role, Rule, Setpoint, Why
 from polcad.ports import ClassView, Desire, Policy, View
 from polcad.spec import GuardSpec
-
-Class = tuple[Priority, Role]
+from polcad.tally import Class
 
 
 class Domain:
@@ -28,6 +27,7 @@ class Domain:
         self.since_t = float("-inf")
         self.waiting = ""
         self._guard, self._policy = guard, policy
+        self._rules: tuple[Rule, ...] = ()
         self._marks_w = sorted(budget_w * frac for frac in (*policy.thresholds.values(), guard.brake_frac))
 
     @property
@@ -36,8 +36,8 @@ class Domain:
         return Why.BRAKE in self.why.values()
 
     def alarm_w(self, power_w: float) -> float:
-        """The next power above `power_w` that is worth deciding at once."""
-        return next((mark for mark in self._marks_w if mark > power_w), max(power_w, self._marks_w[-1]))
+        """The power whose crossing from `power_w` is worth deciding at once; above the brake there is no more to do."""
+        return next((mark for mark in self._marks_w if mark >= power_w), float("inf"))
 
     def resume(self, t: float, reported: Mapping[Class, Setpoint]) -> None:
         """Hold what nodes report, as a daemon does that has just started."""
@@ -50,9 +50,7 @@ class Domain:
         """
         self.waiting = ""
         if view.used_frac > self._guard.brake_frac:
-            braked = self.braked
-            self._hold(view.t, dict.fromkeys(view.classes, self._guard.brake), dict.fromkeys(view.classes, Why.BRAKE))
-            return None if braked else EventKind.BRAKE
+            return self._brake(view)
         desire = self._policy.desired(view)
         tighter = {name: held.strictest(desire.setpoints[name]) for name, held in view.held.items()}
         if tighter != dict(view.held):
@@ -62,6 +60,12 @@ class Domain:
             return None
         return self._loosen(view, desire, stale)
 
+    def _brake(self, view: View) -> EventKind | None:
+        braked, self.why = self.braked, {}
+        held = {name: held.strictest(self._guard.brake) for name, held in view.held.items()}
+        self._hold(view.t, held, dict.fromkeys(held, Why.BRAKE))
+        return EventKind.BRAKE if self.braked and not braked else None
+
     def _loosen(self, view: View, desire: Desire, stale: str) -> EventKind | None:
         self.waiting = stale or self._too_soon(view) or self._too_much(view, desire)
         if self.waiting:
@@ -70,34 +74,54 @@ class Domain:
         self._hold(view.t, dict(desire.setpoints), desire.why)
         return kind
 
+    def fits(self, view: View) -> bool:
+        """Whether what this domain holds would do, were it all that binds the row."""
+        return projected_w(view, view.held) <= self._most_frac * view.budget_w
+
+    @property
+    def _most_frac(self) -> float:
+        """The highest projected use at which anything may be loosened."""
+        return self._guard.brake_frac - self._guard.gap_frac
+
     def _too_soon(self, view: View) -> str:
         dwell_s = self._guard.brake_dwell_s if self.braked else self._guard.dwell_s
         held_s = view.t - view.since_t
         return f"changed {held_s:.0f} s ago, stays for {dwell_s:.0f} s" if held_s < dwell_s else ""
 
     def _too_much(self, view: View, desire: Desire) -> str:
-        ceiling_frac = min(desire.ceiling_frac, self._guard.brake_frac - self._guard.gap_frac)
+        ceiling_frac = min(desire.ceiling_frac, self._most_frac)
         projected_frac = projected_w(view, desire.setpoints) / view.budget_w
         if projected_frac <= ceiling_frac:
             return ""
         return f"would draw {projected_frac:.1%} of the budget, more than {ceiling_frac:.1%}"
 
     def _hold(self, t: float, held: dict[Class, Setpoint], why: Mapping[Class, Why]) -> None:
+        old = {name: self.why[name] for name in self.why if held.get(name) == self.held.get(name)}
         self.why = {
-            name: self.why[name] if setpoint == self.held.get(name) and name in self.why else why[name]
-            for name, setpoint in held.items()
-            if not setpoint.free and (name in why or name in self.why)
+            name: old.get(name) or why.get(name, Why.RESUME) for name, setpoint in held.items() if not setpoint.free
         }
         if held != self.held:
             self.since_t = t
         self.held = held
-
-    def rules(self) -> tuple[Rule, ...]:
-        """What is held, in as few rules as say it."""
-        return tuple(
+        self._rules = tuple(
             Rule(self.scope, setpoint, why, priority, role)
             for priority, role, setpoint, why in _merged(self.held, self.why)
         )
+
+    def rules(self) -> tuple[Rule, ...]:
+        """What is held, in as few rules as say it."""
+        return self._rules
+
+    def holding(self, classes: Iterable[Class]) -> dict[Class, Setpoint]:
+        """What these classes hold; one that has just appeared holds what the rules already say of it."""
+        return {name: self.held[name] if name in self.held else self._ruled(*name) for name in classes}
+
+    def _ruled(self, priority: Priority, role: Role) -> Setpoint:
+        setpoint = FREE
+        for rule in self._rules:
+            if rule.priority in {None, priority} and rule.role in {None, role}:
+                setpoint = setpoint.strictest(rule.setpoint)
+        return setpoint
 
 
 def projected_w(view: View, setpoints: Mapping[Class, Setpoint]) -> float:
@@ -129,8 +153,3 @@ def _merged(held: Mapping[Class, Setpoint], why: Mapping[Class, Why]) -> _Merged
             if mark is not None:
                 merged.append((priority, None if agreed else role, *mark))
     return merged
-
-
-def held_in(held: Mapping[Class, Setpoint], classes: Mapping[Class, ClassView]) -> dict[Class, Setpoint]:
-    """What every class present holds; one that is new holds nothing yet."""
-    return {name: held.get(name, FREE) for name in classes}

@@ -7,14 +7,18 @@ clock leaves it (`polcad.curve`). A GPU near its power limit hides its demand: i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
+from numpy.typing import NDArray
 
 from polcad.curve import CLOCK_FRAC, DYNAMIC_FRAC
 from polcad.fleet import CLASSES, Flags, Fleet, Floats
 from polcad.model import GRID_STEP_FRAC, ClassStatus, NodeColumns, Outcome, Priority, Role, Setpoint
 from polcad.ports import ClassView
+
+Class = tuple[Priority, Role]
+Nodes = slice | NDArray[np.intp]
 
 _BINDS_FRAC = 0.95  # of a limit: from here on it may hold back what the GPU would draw
 
@@ -30,7 +34,12 @@ class Tally:
     max_w: Floats
     host_w: Floats
 
-    def classes(self, rack: int | None) -> dict[tuple[Priority, Role], ClassView]:
+    def take(self, rack: int, fresh: Tally) -> None:
+        """Take one rack's sums anew."""
+        for column in fields(self):
+            getattr(self, column.name)[rack] = getattr(fresh, column.name)[rack]
+
+    def classes(self, rack: int | None) -> dict[Class, ClassView]:
         """The classes that have GPUs in a rack, or in the row."""
         columns = [
             (column.sum(axis=0) if rack is None else column[rack]).tolist()
@@ -43,43 +52,47 @@ class Tally:
         }
 
 
-def tally(fleet: Fleet, idle_frac: float) -> Tally:
-    """Sum the fleet as it stands."""
+def tally(fleet: Fleet, idle_frac: float, rack: int | None = None) -> Tally:
+    """Sum the fleet as it stands, or one rack of it: then the others are zero."""
     n, racks = len(fleet.specs), len(fleet.racks)
-    present = fleet.present[:n]
-    key = (fleet.rack_of[:n, None] * len(CLASSES) + fleet.class_of[:n])[present]
+    nodes: Nodes = slice(n) if rack is None else np.flatnonzero(fleet.rack_of[:n] == rack)
+    present, rack_of = fleet.present[nodes], fleet.rack_of[nodes]
+    classes = fleet.class_of[nodes]
+    key = (rack_of[:, None] * len(CLASSES) + classes)[present]
 
     def summed(values: Floats) -> Floats:
         sums: Floats = np.bincount(key, values, minlength=racks * len(CLASSES)).astype(float)
         return sums.reshape(racks, len(CLASSES))
 
-    gpu_w, max_w = fleet.gpu_w[:n][present], fleet.max_w[:n][present]
+    gpu_w, max_w = fleet.gpu_w[nodes][present], fleet.max_w[nodes][present]
     idle_w = np.minimum(gpu_w, idle_frac * max_w)
-    host_w = fleet.counted_w[:n] - fleet.gpu_w[:n].sum(axis=1)
+    host_w = fleet.counted_w[nodes] - fleet.gpu_w[nodes].sum(axis=1)
     return Tally(
         summed(np.ones_like(gpu_w)),
         summed(gpu_w),
-        summed(_demand_w(fleet, present, idle_w)),
+        summed(_demand_w(fleet, nodes, idle_w)),
         summed(idle_w),
         summed(max_w),
-        np.bincount(fleet.rack_of[:n], host_w, minlength=racks).astype(float),
+        np.bincount(rack_of, host_w, minlength=racks).astype(float),
     )
 
 
-def _demand_w(fleet: Fleet, present: Flags, idle_w: Floats) -> Floats:
-    """Uncapped demand of the GPUs that are `present`, one after another."""
-    n = len(present)
-    gpu_w, max_w = fleet.gpu_w[:n][present], fleet.max_w[:n][present]
-    clock, cap = fleet.clock_frac[:n][present], fleet.cap_frac[:n][present]
+def _demand_w(fleet: Fleet, nodes: Nodes, idle_w: Floats) -> Floats:
+    """Uncapped demand of the GPUs that are present, one after another."""
+    present = fleet.present[nodes]
+    gpu_w, max_w = fleet.gpu_w[nodes][present], fleet.max_w[nodes][present]
+    clock, cap = fleet.clock_frac[nodes][present], fleet.cap_frac[nodes][present]
     demand_w = gpu_w.copy()
+    locked = np.flatnonzero(clock < 1.0)
+    roles = fleet.class_of[nodes][present][locked] % len(Role)
     for role_index, role in enumerate(Role):
-        locked = (clock < 1.0) & (fleet.class_of[:n][present] % len(Role) == role_index)
-        if locked.any():
-            answer = np.interp(clock[locked], CLOCK_FRAC, DYNAMIC_FRAC[role])
-            demand_w[locked] = idle_w[locked] + (gpu_w[locked] - idle_w[locked]) / answer
+        own = locked[roles == role_index]
+        answer = np.interp(clock[own], CLOCK_FRAC, DYNAMIC_FRAC[role])
+        demand_w[own] = idle_w[own] + (gpu_w[own] - idle_w[own]) / answer
     hidden = (cap < 1.0) & (gpu_w >= _BINDS_FRAC * cap * max_w)
-    silent = np.broadcast_to(fleet.stale[:n, None], present.shape)[present]
-    return np.where(hidden | silent, np.maximum(gpu_w, max_w), np.minimum(demand_w, np.maximum(gpu_w, max_w)))
+    silent = np.broadcast_to(fleet.stale[nodes, None], present.shape)[present]
+    most_w = np.maximum(gpu_w, max_w)
+    return np.where(hidden | silent, most_w, np.minimum(demand_w, most_w))
 
 
 def looser(fleet: Fleet) -> Flags:
@@ -93,22 +106,28 @@ def looser(fleet: Fleet) -> Flags:
     return flags
 
 
-def strictest_reported(fleet: Fleet) -> dict[tuple[Priority, Role], Setpoint]:
-    """The strictest setpoint that nodes which follow plans report for each class, leaving out what others impose."""
-    n = len(fleet.specs)
-    usable = fleet.present[:n] & fleet.obedient[:n] & (fleet.managed[:n] & ~fleet.stale[:n])[:, None]
-    found: dict[tuple[Priority, Role], Setpoint] = {}
-    for index, name in enumerate(CLASSES):
-        mask = usable & (fleet.class_of[:n] == index)
-        if mask.any():
-            clock, cap = fleet.clock_frac[:n][mask], fleet.cap_frac[:n][mask]
-            found[name] = Setpoint(float(np.nanmin(np.append(clock, 1.0))), float(np.nanmin(np.append(cap, 1.0))))
-    return found
+def strictest_reported(fleet: Fleet) -> list[dict[Class, Setpoint]]:
+    """By rack, the strictest setpoint that nodes which follow plans report for each class.
+
+    GPUs that do not do as they were told (somebody else holds them lower) count only where no other speaks for their
+    class.
+    """
+    n, shape = len(fleet.specs), (len(fleet.racks), len(CLASSES))
+    clock, cap = np.full(shape, np.inf), np.full(shape, np.inf)
+    rack = np.broadcast_to(fleet.rack_of[:n, None], fleet.present[:n].shape)
+    led = fleet.present[:n] & (fleet.managed[:n] & ~fleet.stale[:n])[:, None]
+    for speaking in (led & fleet.obedient[:n], led):
+        mask = speaking & np.isinf(clock[rack, fleet.class_of[:n]])
+        at = rack[mask], fleet.class_of[:n][mask]
+        np.minimum.at(clock, at, np.nan_to_num(fleet.clock_frac[:n][mask], nan=1.0))
+        np.minimum.at(cap, at, np.nan_to_num(fleet.cap_frac[:n][mask], nan=1.0))
+    return [
+        {name: Setpoint(*pair) for name, *pair in zip(CLASSES, clocks, caps, strict=True) if pair[0] <= 1.0}
+        for clocks, caps in zip(clock.tolist(), cap.tolist(), strict=True)
+    ]
 
 
-def class_statuses(
-    fleet: Fleet, totals: Tally, setpoints: Mapping[tuple[Priority, Role], Setpoint]
-) -> tuple[ClassStatus, ...]:
+def class_statuses(fleet: Fleet, totals: Tally, setpoints: Mapping[Class, Setpoint]) -> tuple[ClassStatus, ...]:
     """The row's classes, for those who look."""
     n = len(fleet.specs)
     led = fleet.present[:n] & fleet.managed[:n, None] & ~fleet.stale[:n, None]

@@ -6,7 +6,7 @@ not do what they are told.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from polcad.ports import Heard
 from polcad.spec import GuardSpec
 from polcad.tally import looser
 
+_FORMER_RUNS = 8  # remembered of each node: so many agents may share its name and are found out
 _ENDED_FOR_PERIODS = 6  # two agents under one name are forgotten after so many periods without the second
 
 
@@ -24,7 +25,7 @@ class Witness:
 
     def __init__(self, fleet: Fleet, guard: GuardSpec, counters: Counter[str]) -> None:
         self._fleet, self._guard, self._counters = fleet, guard, counters
-        self._former: dict[int, str] = {}  # the run of a node's agent before this one
+        self._former: dict[int, deque[str]] = {}  # the last runs of a node's agent before this one
         self._doubted_until_s: dict[int, float] = {}
         self._blind: set[int] = set()  # nodes with a sensor that is not believed
         self._loose_since_s: dict[int, float] = {}
@@ -53,9 +54,10 @@ class Witness:
             self._counters["out_of_order"] += 1
             return None, told
         if last is not None and last.boot_id != telemetry.boot_id:
-            if self._former.get(slot) == telemetry.boot_id:
+            former = self._former.setdefault(slot, deque(maxlen=_FORMER_RUNS))
+            if telemetry.boot_id in former:
                 told += self._doubt(slot, event, now_s)
-            self._former[slot] = last.boot_id
+            former.append(last.boot_id)
         return slot, told
 
     def _doubt(self, slot: int, event: Heard, now_s: float) -> list[Event]:
@@ -99,9 +101,10 @@ class Witness:
         self._loose_since_s = {slot: self._loose_since_s.get(slot, now_s) for slot in loose}
         patience_s = self._guard.latency_s + self._guard.stale_after_s
         late = {slot for slot, since_s in self._loose_since_s.items() if now_s - since_s > patience_s}
-        fresh, mended = sorted(late - self._disobedient), sorted(self._disobedient - loose)
+        silent = set(np.flatnonzero(fleet.stale).tolist())  # nobody knows what they do
+        fresh, mended = sorted(late - self._disobedient), sorted(self._disobedient - loose - silent)
         self._counters["not_obeyed"] += len(fresh)
-        self._disobedient = late | (self._disobedient & loose)
+        self._disobedient = (self._disobedient | late).difference(mended)
         names = [spec.name for spec in fleet.specs]
         return [
             *(Event(t, EventKind.NOT_OBEYED, f"node/{names[slot]}", self._excuse(slot)) for slot in fresh),
