@@ -65,9 +65,8 @@ def telemetry(node: int, seq: int) -> wire.Message:
         throttle=(4,) * 8,
         limit_w=(700.0,) * 8,
         enforced_w=(700.0,) * 8,
-        fault=(None,) * 8,
     )
-    force = InForce(uuids, (1.0,) * 8, (1.0,) * 8, (Outcome.OK,) * 8, ("",) * 8)
+    force = InForce(clock_frac=(1.0,) * 8, cap_frac=(1.0,) * 8, outcome=(Outcome.OK,) * 8)
     noun = Telemetry(
         f"n{node}", "boot", seq, 1.7e9 + seq, 1.0, Reading(gpus), force, Obedience(1, seq, LeaseState.HELD)
     )

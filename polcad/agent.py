@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from random import Random
@@ -175,7 +176,7 @@ class Agent:
             seq=self._seq,
             t=t,
             period_s=self._spec.period_s,
-            reading=reading,
+            reading=reading if any(reading.gpus.fault) else replace(reading, gpus=replace(reading.gpus, fault=())),
             in_force=aligned(self._in_force, reading.gpus.uuid),
             plan=obedience,
             dropped=self._link.counters.dropped_out,
@@ -207,17 +208,15 @@ class Agent:
 
 
 def aligned(force: InForce, uuids: tuple[str, ...]) -> InForce:
-    """The same with one entry for each of `uuids`, in their order; a GPU the device does not name is unmanaged."""
-    if force.uuid == uuids:
-        return force
+    """The columns in the order of `uuids`, as telemetry says them; a GPU the device does not name is unmanaged."""
     at = {uuid: place for place, uuid in enumerate(force.uuid)}
     places = [at.get(uuid) for uuid in uuids]
+    detail = tuple("" if place is None else force.detail[place] for place in places)
     return InForce(
-        uuids,
-        tuple(None if place is None else force.clock_frac[place] for place in places),
-        tuple(None if place is None else force.cap_frac[place] for place in places),
-        tuple(Outcome.UNMANAGED if place is None else force.outcome[place] for place in places),
-        tuple("" if place is None else force.detail[place] for place in places),
+        clock_frac=tuple(None if place is None else force.clock_frac[place] for place in places),
+        cap_frac=tuple(None if place is None else force.cap_frac[place] for place in places),
+        outcome=tuple(Outcome.UNMANAGED if place is None else force.outcome[place] for place in places),
+        detail=detail if any(detail) else (),
     )
 
 

@@ -201,7 +201,7 @@ class Gpus:
     throttle: Annotated[tuple[Bits | None, ...], Items(MAX_GPUS)] = ()  # NVML's clocks event reasons
     limit_w: Annotated[tuple[Watts | None, ...], Items(MAX_GPUS)] = ()  # requested
     enforced_w: Annotated[tuple[Watts | None, ...], Items(MAX_GPUS)] = ()  # in force: the lowest of all sources
-    fault: Annotated[tuple[Note | None, ...], Items(MAX_GPUS)] = ()  # why a reading is missing
+    fault: Annotated[tuple[Note | None, ...], Items(MAX_GPUS)] = ()  # why a reading is missing; () where none is
 
 
 _OPTIONAL_COLUMNS = tuple(item.name for item in fields(Gpus))[3:]
@@ -219,13 +219,16 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """What holds on a node's GPUs, as read back from the device: columns in the order of `uuid`."""
+    """What holds on a node's GPUs, as read back from the device: columns in the order of `uuid`.
+
+    On the wire `uuid` is left out, for the order is that of the reading beside it.
+    """
 
     uuid: Annotated[tuple[Uuid, ...], Items(MAX_GPUS)] = ()
     clock_frac: Annotated[tuple[Frac | None, ...], Items(MAX_GPUS)] = ()  # the lock; 1 is no lock, None is not known
     cap_frac: Annotated[tuple[Frac | None, ...], Items(MAX_GPUS)] = ()  # enforced limit; 1 is the limit found at start
     outcome: Annotated[tuple[Outcome, ...], Items(MAX_GPUS)] = ()
-    detail: Annotated[tuple[Note, ...], Items(MAX_GPUS)] = ()  # "" where all is well
+    detail: Annotated[tuple[Note, ...], Items(MAX_GPUS)] = ()  # "" where all is well; () where it is everywhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +267,7 @@ class Telemetry:
                 name for name, column in zip(_OPTIONAL_COLUMNS, columns, strict=True) if len(column) not in {0, n}
             )
         if force is not None and not (
-            force.uuid == gpus.uuid
+            (not force.uuid or force.uuid == gpus.uuid)
             and n == len(force.clock_frac) == len(force.cap_frac) == len(force.outcome)
             and len(force.detail) in {0, n}
         ):

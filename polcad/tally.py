@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -173,7 +174,7 @@ def _fault(fleet: Fleet, slot: int) -> str:
         return "two nodes under this name"
     notes = [note for note in last.reading.gpus.fault if note]
     if last.in_force is not None:
-        wrong = zip(last.in_force.outcome, last.in_force.detail, strict=False)
+        wrong = zip(last.in_force.outcome, last.in_force.detail or repeat(""), strict=False)
         notes += [
             detail or outcome.value for outcome, detail in wrong if outcome not in {Outcome.OK, Outcome.UNMANAGED}
         ]

@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -120,6 +121,6 @@ def _fault(telemetry: Telemetry) -> str:
     """The first thing wrong with a node's GPUs, in words."""
     notes = [note for note in telemetry.reading.gpus.fault if note]
     if force := telemetry.in_force:
-        told = zip(force.outcome, force.detail, strict=False)
+        told = zip(force.outcome, force.detail or repeat(""), strict=False)
         notes += [detail or outcome for outcome, detail in told if outcome not in {Outcome.OK, Outcome.UNMANAGED}]
     return notes[0] if notes else ""
