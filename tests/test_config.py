@@ -278,6 +278,7 @@ def environments() -> SearchStrategy[dict[str, str]]:
 @example(text=".".join("x" * 2000) + " = 1", drop_in="", environ={})
 @example(text="", drop_in="", environ={"POLCAD_SITE__NAME": "[" * 5000})
 @example(text="", drop_in="", environ={"POLCAD_SITE__NAME": "\udcff"})
+@example(text="[policy]\nname = 0x" + "f" * 4000, drop_in="", environ={})
 def test_no_text_makes_load_raise_anything_but_a_config_error(
     tmp_path_factory: pytest.TempPathFactory, text: str, drop_in: str, environ: dict[str, str]
 ) -> None:

@@ -144,6 +144,9 @@ def _policy(data: dict[str, Any], report: Report) -> tuple[str, Policy | None]:
         return POLICY, None
     options = dict(table)
     name = options.pop("name", POLICY)
+    if not isinstance(name, str):
+        report.add(("policy", "name"), "must be the name of a policy, in quotes")
+        return POLICY, None
     try:
         return name, build(options, plugins.load("polcad.policies", name), ("policy",), report)
     except ConfigError as error:
