@@ -60,7 +60,7 @@ class Fleet:
         self.host_w = np.zeros(nodes)  # the part of a node that is not its GPUs
         self.lost_w = np.zeros(nodes)  # last drawn by GPUs that the node names no more
         self.rack_of = np.zeros(nodes, dtype=np.intp)
-        self.managed = np.zeros(nodes, dtype=bool)  # follows plans
+        self.managed = np.zeros(nodes, dtype=bool)  # follows plans, and sets at least one of its GPUs
         self.stale = np.zeros(nodes, dtype=bool)
         self.suspect = np.zeros(nodes, dtype=bool)  # not believed: two senders under one name
         self._told_stale = np.zeros(nodes, dtype=bool)
@@ -220,7 +220,12 @@ class Fleet:
     def _take_setpoints(self, slot: int, telemetry: Telemetry, last: Telemetry | None) -> None:
         force, plan, gpus = telemetry.in_force, telemetry.plan, telemetry.reading.gpus
         n = len(gpus.uuid)
-        self.managed[slot] = force is not None and plan is not None and plan.lease is not LeaseState.NONE
+        self.managed[slot] = (
+            force is not None
+            and plan is not None
+            and plan.lease is not LeaseState.NONE
+            and any(outcome is not Outcome.UNMANAGED for outcome in force.outcome)
+        )
         if force is not None and (last is None or last.in_force != force):
             self.clock_frac[slot, :n] = force.clock_frac
             self.cap_frac[slot, :n] = force.cap_frac
