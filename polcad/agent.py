@@ -91,7 +91,7 @@ class Agent:
         self._clock = SteadyClock()
         self._boot_id = uuid.uuid4().hex[:16]
         self._seq = 0
-        self._memory = Memory(Path(spec.state_dir) / f"plan-{self._node}.json")
+        self._memory = Memory(spec.plan_path)
         self._lease = Lease(spec.row, spec.rack, self._node, spec.fail, self._memory.recall())
         self._placement = NodePlacement(self._node)
         self._reading: Reading | None = None

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from polcad.broker_spec import BrokerSpec
 from polcad.cli.common import (
     BrokerOption,
     ConfigOption,
@@ -24,7 +25,6 @@ from polcad.cli.common import (
     row_name,
     run_until_stopped,
 )
-from polcad.broker_spec import BrokerSpec
 from polcad.wire import KINDS, Message, everywhere
 
 
