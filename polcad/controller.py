@@ -159,9 +159,7 @@ class Controller:
     def _tick(self, t: float) -> list[Output]:
         fleet = self._fleet
         self.counters["ticks"] += 1
-        if fleet.reclassed or not self._ordered:
-            order(fleet, self._rules)
-            self._ordered = True
+        self._lay_out_rules()
         out: list[Output] = [*self._holds.end(t, lambda: self._fits_without_holds(t))]
         self._witness.end_doubts(self._awake_s)
         grew, back = fleet.age(self._awake_s)
@@ -310,6 +308,11 @@ class Controller:
             Plan(self._row.name, self._epoch, self._seq, t, guard.lease_s, guard.fail_safe, self._rules, self._shadow)
         ]
 
+    def _lay_out_rules(self) -> None:
+        if self._fleet.reclassed or not self._ordered:
+            order(self._fleet, self._rules)
+            self._ordered = True
+
     # --- for those who look -----------------------------------------------------------------------------------------
 
     def status(self, t: float) -> RowStatus:
@@ -349,6 +352,7 @@ class Controller:
 
     def loose(self) -> set[str]:
         """Names of the nodes that follow plans and report a looser setpoint than theirs."""
+        self._lay_out_rules()
         return {self._fleet.specs[slot].name for slot in np.flatnonzero(looser(self._fleet).any(axis=1))}
 
     def nodes(self) -> NodeColumns:
