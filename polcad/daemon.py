@@ -123,6 +123,9 @@ class Daemon:
         next_t = self._clock.now()
         try:
             while True:
+                if self._up_t is None:
+                    await self._link.wait_connected()
+                    next_t = self._clock.now()
                 await asyncio.wait({arriving}, timeout=max(0.0, next_t - self._clock.now()))
                 if arriving.done():
                     batch = arriving.result()
@@ -134,9 +137,8 @@ class Daemon:
                 now = self._clock.now()
                 if now >= next_t:
                     next_t = max(next_t + self._guard.tick_s, now)
-                    if self._up_t is not None:
-                        self._place_listed(now)
-                        yield Tick(now)
+                    self._place_listed(now)
+                    yield Tick(now)
         finally:
             arriving.cancel()
             with contextlib.suppress(asyncio.CancelledError):
