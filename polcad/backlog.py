@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
+from typing import NamedTuple
 
 from polcad.wire import MAX_PAYLOAD_BYTES, Message
 
@@ -43,8 +44,7 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(NamedTuple):
     """A message and when it arrived; ``message.retain`` tells that it had been kept by the broker, so is of any age."""
 
     t: float

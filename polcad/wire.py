@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from polcad.codec import Codec
 from polcad.errors import WireError
@@ -74,8 +75,7 @@ class Address:
         return self.hold or self.node or self.row
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One message as it crosses the broker; after `expiry_s` a broker of MQTT 5 does not deliver it any more."""
 
     topic: str
@@ -91,23 +91,17 @@ def everywhere(site: str, row: str, kind: str) -> Address:
     return Address(site, row, kind, below, below, "+" if kind == "hold" else "")
 
 
-_addresses: dict[str, Address] = {}  # a memory of topics already parsed, bounded below
 
 
+@lru_cache(maxsize=65_536)
 def parse_topic(topic: str) -> Address:
     """The address of a topic; WireError when it is not one of ours."""
-    address = _addresses.get(topic)
-    if address is None:
-        match = _TOPIC.fullmatch(topic)
-        if match is None:
-            raise WireError(f"topic {topic[:200]!r} is not one of {ROOT}")
-        part = match.groupdict(default="")
-        kind = part["of_node"] or part["of_row"] or "hold"
-        address = Address(part["site"], part["row"], kind, part["rack"], part["node"], part["hold"])
-        if len(_addresses) > 100_000:  # noqa: PLR2004  # a flood of made-up names must not grow it for ever
-            _addresses.clear()
-        _addresses[topic] = address
-    return address
+    match = _TOPIC.fullmatch(topic)
+    if match is None:
+        raise WireError(f"topic {topic[:200]!r} is not one of {ROOT}")
+    part = match.groupdict(default="")
+    kind = part["of_node"] or part["of_row"] or "hold"
+    return Address(part["site"], part["row"], kind, part["rack"], part["node"], part["hold"])
 
 
 def encode(address: Address, noun: Any) -> Message:

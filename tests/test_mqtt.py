@@ -212,7 +212,7 @@ def test_messages_of_every_kind_cross_mosquitto(mosquitto: StartMosquitto, proto
                 link.send(message)
             await hearing.until(b"t", b"p", b"s", b"e")
             heard = {received.message for received in hearing.received}
-            assert heard == {replace(message, retain=False, expiry_s=None) for message in wanted}
+            assert heard == {message._replace(retain=False, expiry_s=None) for message in wanted}
             assert all(abs(received.t - time.time()) < 5.0 for received in hearing.received)
             assert link.counters.sent == 4
 
