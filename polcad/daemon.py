@@ -115,6 +115,8 @@ class Daemon:
 
     def _note_link(self, up: bool) -> None:
         self._up_t = self._clock.now() if up else None
+        if not up:  # a broker that comes back may have kept nothing
+            self._placed, self._placed_all = {}, False
 
     async def _events(self) -> AsyncIterator[Input]:
         """What arrives, as it arrives, and a tick each `tick_s` while the broker is there."""
