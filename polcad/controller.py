@@ -66,6 +66,7 @@ class Controller:
         self._totals: Tally | None = None
         self._t: float | None = None  # of the last event
         self._awake_s = 0.0  # counted from the first event, without the time this controller itself slept
+        self._longest_s = 2 * guard.tick_s  # between two events of a controller that is awake
         self._ready = False
         self._acknowledged = False  # some node follows this epoch
 
@@ -97,14 +98,15 @@ class Controller:
     def _wake(self, t: float) -> None:
         """Count waking time. Over a gap, or a clock that was set, nobody grows stale and no dwell runs on."""
         step_s = 0.0 if self._t is None else t - self._t
-        longest_s = 2 * self._guard.tick_s
-        awake_s = min(max(0.0, step_s), longest_s)
-        self._awake_s += awake_s
-        if abs(step_s) > longest_s:
+        if 0.0 <= step_s <= self._longest_s:
+            self._awake_s += step_s
+            self._t = t
+        elif abs(step_s) > self._longest_s:
+            awake_s = self._longest_s if step_s > 0.0 else 0.0
+            self._awake_s += awake_s
             for domain in (self._domain, *self._racks.values()):
                 domain.since_t += step_s - awake_s
             self._t = t
-        self._t = t if self._t is None else max(self._t, t)
 
     # --- telemetry --------------------------------------------------------------------------------------------------
 
@@ -114,7 +116,7 @@ class Controller:
         if telemetry.plan is not None:
             self._compare_epochs(telemetry.plan, event.t)
         slot, told = self._witness.admit(event, self._awake_s)
-        out: list[Output] = [*told]
+        out: list[Output] = [*told] if told else []
         if slot is None:
             return out
         change_w, believed = fleet.hear(slot, telemetry, self._awake_s)

@@ -220,16 +220,14 @@ class Fleet:
     def _take_setpoints(self, slot: int, telemetry: Telemetry, last: Telemetry | None) -> None:
         force, plan, gpus = telemetry.in_force, telemetry.plan, telemetry.reading.gpus
         n = len(gpus.uuid)
-        self.managed[slot] = (
-            force is not None
-            and plan is not None
-            and plan.lease is not LeaseState.NONE
-            and any(outcome is not Outcome.UNMANAGED for outcome in force.outcome)
-        )
-        if force is not None and (last is None or last.in_force != force):
-            self.clock_frac[slot, :n] = force.clock_frac
-            self.cap_frac[slot, :n] = force.cap_frac
-            self.obedient[slot, :n] = [outcome in _OBEYED for outcome in force.outcome]
+        if last is None or not _same_orders(last, telemetry):
+            led = force is not None and plan is not None and plan.lease is not LeaseState.NONE
+            outcomes = force.outcome if force is not None else ()
+            self.managed[slot] = led and any(outcome is not Outcome.UNMANAGED for outcome in outcomes)
+            if force is not None:
+                self.clock_frac[slot, :n] = force.clock_frac
+                self.cap_frac[slot, :n] = force.cap_frac
+                self.obedient[slot, :n] = [outcome in _OBEYED for outcome in outcomes]
         if last is None or last.reading.gpus.enforced_w != gpus.enforced_w:
             limit_w = np.array(gpus.enforced_w or (None,) * n, dtype=float)  # None becomes NaN, which compares false
             max_w = self.max_w[slot, :n]
@@ -297,6 +295,15 @@ def _same_gpus(one: Telemetry, other: Telemetry) -> bool:
     """Whether what is laid out once for a node's GPUs serves both messages."""
     a, b = one.reading.gpus, other.reading.gpus
     return a.uuid == b.uuid and a.max_w == b.max_w and one.period_s == other.period_s
+
+
+def _same_orders(one: Telemetry, other: Telemetry) -> bool:
+    """Whether both messages report the same setpoints, set in the same way."""
+    a, b = one.in_force, other.in_force
+    if a is None or b is None or one.plan is None or other.plan is None:
+        return a is b and one.plan is other.plan
+    same = a.clock_frac == b.clock_frac and a.cap_frac == b.cap_frac and a.outcome == b.outcome
+    return same and one.plan.lease is other.plan.lease
 
 
 def class_index(placement: Placement) -> int:
