@@ -174,10 +174,18 @@ def test_no_plan_goes_out_until_every_node_has_spoken_or_had_its_time() -> None:
 # --- restart --------------------------------------------------------------------------------------------------------
 
 
+RACKS = {
+    "no rack has a budget": (),
+    "every rack has one": (RackSpec("a", 2000.0), RackSpec("b", 2700.0)),
+    "one rack has one": (RackSpec("a", 2000.0), RackSpec("b")),
+}
+
+
+@pytest.mark.parametrize("racks", RACKS)
 @pytest.mark.parametrize("percent", [70, 78, 86, 97])
 @pytest.mark.parametrize("away_s", [0, 3, 20])
-def test_a_restarted_controller_never_loosens_a_gpu_on_the_way(percent: int, away_s: int) -> None:
-    play = Play(row_spec())
+def test_a_restarted_controller_never_loosens_a_gpu_on_the_way(racks: str, percent: int, away_s: int) -> None:
+    play = Play(row_spec(racks=RACKS[racks]))
     for step in range(30, percent + 1):
         play.run(2, step / 100)
     before = play.row.setpoints()
@@ -219,6 +227,16 @@ def test_a_rack_that_was_braked_alone_stays_braked_alone_over_a_restart() -> Non
     rules = plans(controller.on(Tick(T0)))[0].rules
     assert {rule.scope for rule in rules} == {"rack/a"}
     assert {rule.setpoint for rule in rules} == {BRAKE}
+
+
+def test_what_a_rack_without_a_budget_reports_is_held_by_the_row() -> None:
+    spec = row_spec(racks=(RackSpec("a", 2700.0), RackSpec("b")))
+    controller = controller_of(spec)
+    for node in spec.nodes:
+        held = BRAKE if node.rack == "b" else LOW_T2
+        controller.on(Heard(T0, telemetry(node.name, 250.0, gpus=2, setpoint=held), node.rack))
+    plan = plans(controller.on(Tick(T0)))[0]
+    assert plan.setpoint("b", "n2", "x", Placement()) == BRAKE
 
 
 @pytest.mark.parametrize("outcome", ["clamped", "overridden", "failed"])
@@ -280,9 +298,9 @@ def test_a_sensor_that_cannot_be_right_never_lowers_the_counted_power(reading: f
 
 def test_a_gap_on_the_controllers_own_side_makes_nobody_stale_and_ends_no_dwell() -> None:
     play = Play(row_spec())
-    for percent in range(30, 76):
+    for percent in range(30, 66):
         play.run(2, percent / 100)
-    play.run(3, 0.6)
+    play.run(3, 0.3)  # low enough to be let go, but for the dwell
     locked = play.held("n0")
     assert locked != FREE
     play.t += 7200.0
@@ -395,6 +413,14 @@ def test_what_a_scheduler_says_of_a_node_before_it_speaks_is_kept() -> None:
     controller.on(Heard(T0, say("late", 300.0, 1)))
     controller.on(Tick(T0))
     assert (Priority.HIGH, Role.PROMPT) in {(each.priority, each.role) for each in controller.status(T0).classes}
+
+
+def test_a_node_is_judged_by_the_class_that_it_has_now() -> None:
+    controller = started(power_w=500.0)
+    controller.on(Tick(T0 + 1))
+    assert controller.loose() == {"n0", "n2"}  # locked by T1, and not there yet
+    controller.on(Placed(T0 + 1, NodePlacement("n0", Placement(Priority.HIGH))))
+    assert controller.loose() == {"n2"}
 
 
 def test_a_class_that_appears_under_the_brake_is_braked_too() -> None:

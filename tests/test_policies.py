@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 
 from polcad.errors import ConfigError
-from polcad.model import FREE, Role, Setpoint, Why
-from polcad.ports import Desire
+from polcad.model import FREE, Priority, Role, Setpoint, Why
+from polcad.ports import ClassView, Desire
 from polcad.spec import BRAKE, FAIL_SAFE
 from policies.baselines import NoCap, OneThresholdAll, OneThresholdLow
 from policies.polca import Polca
@@ -104,6 +106,15 @@ def test_three_band_cuts_the_high_priority_only_for_what_the_low_one_cannot_shed
     low, high = desire.setpoints[LOW], desire.setpoints[HIGH]
     assert low.cap_frac == pytest.approx(0.5)  # the floor: 3000 of 6000 W, 2000 shed
     assert high.cap_frac * 6000.0 == pytest.approx(3000.0)  # 2500 more are asked, 2000 can be had
+
+
+def test_three_band_never_limits_a_class_below_its_floor_however_little_it_draws() -> None:
+    idle = (Priority.LOW, Role.TOKEN)
+    seen = view(1.0, {LOW: FREE, HIGH: FREE, idle: FREE})
+    seen = replace(seen, classes={**seen.classes, idle: ClassView(10, 100.0, 100.0, 100.0, 4000.0)})
+    desire = ThreeBand().desired(seen)
+    assert desire.setpoints[LOW].cap_frac < 1.0
+    assert desire.setpoints[idle].cap_frac == 0.5
 
 
 def test_three_band_stays_between_its_bands_and_lets_go_below() -> None:

@@ -1,7 +1,8 @@
 import pytest
 
 from polcad.fleet import Fleet
-from polcad.model import FREE, Outcome, Priority, Role, Setpoint, Telemetry
+from polcad.model import FREE, Outcome, Priority, Role, Rule, Setpoint, Telemetry, Why
+from polcad.orders import order
 from polcad.spec import BRAKE, GuardSpec, NodeSpec, RackSpec, RowSpec
 from polcad.tally import looser, node_columns, strictest_reported, tally
 from polcad.testing import telemetry
@@ -74,9 +75,12 @@ def test_a_gpu_at_its_power_limit_hides_its_demand_and_one_below_it_shows_it() -
 
 
 def test_a_silent_gpus_demand_is_all_its_board_can_draw() -> None:
-    row = heard(BRAKE, 150.0)
+    row = heard(FREE, 150.0)
+    order(row, [Rule("row", LOCK, Why.T2)])
     row.age(60.0)
-    assert tally(row, IDLE).classes(None)[LOW].demand_w == 1400.0
+    low = tally(row, IDLE).classes(None)[LOW]
+    assert low.power_w < 1100.0  # no lease is left: it is at its fail-safe
+    assert low.demand_w == 1400.0
 
 
 def test_reported_setpoints_are_found_by_rack_and_class_the_strictest_first() -> None:
