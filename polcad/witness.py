@@ -7,6 +7,7 @@ not do what they are told.
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -36,29 +37,37 @@ class Witness:
         """Slots of nodes with a sensor that is not believed."""
         return frozenset(self._blind)
 
-    def admit(self, event: Heard, now_s: float) -> tuple[int | None, list[Event]]:
+    def admit(self, event: Heard, now_s: float) -> tuple[int | None, Sequence[Event]]:
         """The slot of the message's node, None when the message is not to be taken; and what is to be told."""
-        told: list[Event] = []
         telemetry = event.telemetry
-        known = telemetry.node in self._fleet.slots
-        slot = self._fleet.slot_of(telemetry.node, event.rack)
+        slot = self._fleet.slots.get(telemetry.node)
+        last = None if slot is None else self._fleet.last(slot)
+        if slot is None or last is None:
+            return self._admit_new(event)
+        if last.boot_id == telemetry.boot_id:
+            if telemetry.seq > last.seq:
+                return slot, ()
+            self._counters["out_of_order"] += 1
+            return None, ()
+        return slot, self._compare_runs(slot, event, last.boot_id, now_s)
+
+    def _admit_new(self, event: Heard) -> tuple[int | None, Sequence[Event]]:
+        known = event.telemetry.node in self._fleet.slots
+        slot = self._fleet.slot_of(event.telemetry.node, event.rack)
+        if known:
+            return slot, ()
         if slot is None:
             self._counters["refused_unlisted"] += 1
-            return None, told
-        if not known:
-            self._counters["unlisted"] += 1
-            detail = "it speaks, but the inventory lacks it: its power is counted; add it or silence it"
-            told.append(Event(event.t, EventKind.UNLISTED, _scope(telemetry), detail))
-        last = self._fleet.last(slot)
-        if last is not None and last.boot_id == telemetry.boot_id and telemetry.seq <= last.seq:
-            self._counters["out_of_order"] += 1
-            return None, told
-        if last is not None and last.boot_id != telemetry.boot_id:
-            former = self._former.setdefault(slot, deque(maxlen=_FORMER_RUNS))
-            if telemetry.boot_id in former:
-                told += self._doubt(slot, event, now_s)
-            former.append(last.boot_id)
-        return slot, told
+            return None, ()
+        self._counters["unlisted"] += 1
+        detail = "it speaks, but the inventory lacks it: its power is counted; add it or silence it"
+        return slot, (Event(event.t, EventKind.UNLISTED, _scope(event.telemetry), detail),)
+
+    def _compare_runs(self, slot: int, event: Heard, last_run: str, now_s: float) -> Sequence[Event]:
+        former = self._former.setdefault(slot, deque(maxlen=_FORMER_RUNS))
+        told = self._doubt(slot, event, now_s) if event.telemetry.boot_id in former else ()
+        former.append(last_run)
+        return told
 
     def _doubt(self, slot: int, event: Heard, now_s: float) -> list[Event]:
         """Two agents speak in turn under one name: neither is believed, and the node counts its worst case."""
