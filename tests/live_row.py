@@ -10,12 +10,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from polcad.backlog import Received
 from polcad.broker_spec import BrokerSpec
@@ -26,6 +26,8 @@ from polcad.testing_brokers import Mosquitto
 from polcad.wire import KINDS, Message, decode, everywhere
 from tests.fake_nvml.control import FakeGpu, FakeNode, FakeNvml
 from tests.waiting import until
+
+T = TypeVar("T")
 
 POLCAD = Path(sys.executable).with_name("polcad")
 TICK_S, LEASE_S, PERIOD_S, DWELL_S = 0.1, 1.0, 0.1, 0.5
@@ -79,43 +81,37 @@ class Wiretap:
             self.heard += batch
 
     def send(self, message: Message) -> None:
-        """Publish anything at all."""
-        self._loop.call_soon_threadsafe(self._link.send, message)
+        """Publish anything at all; returns when it is written (QoS 0) or the broker has it."""
+        asyncio.run_coroutine_threadsafe(self._link.publish(message), self._loop).result(10.0)
 
     def nouns(self, kind: str, since: float = 0.0) -> list[Any]:
         """What was understood of a kind since a monotonic time, oldest first."""
-        found = []
-        for received in tuple(self.heard):
-            if received.t < since or f"/{kind}" not in received.message.topic:
-                continue
-            try:
-                address, noun = decode(received.message)
-            except WireError:
-                continue
-            if address.kind == kind and noun is not None:
-                found.append(noun)
-        return found
+        mark = f"/{kind}"
+        heard = [each.message for each in tuple(self.heard) if each.t >= since and mark in each.message.topic]
+        return [noun for noun in map(_noun, heard) if isinstance(noun, KINDS[kind].noun)]
 
     def status(self) -> RowStatus | None:
         """The daemon's last word."""
-        for received in reversed(tuple(self.heard)):
-            if received.message.topic.endswith("/daemon"):
-                noun: RowStatus | None = decode(received.message)[1]
-                return noun
-        return None
+        return self._last("/daemon", RowStatus)
 
     def telemetry(self, node: str) -> Telemetry | None:
         """A node's last message."""
-        for received in reversed(tuple(self.heard)):
-            if received.message.topic.endswith(f"/{node}/telemetry"):
-                noun: Telemetry = decode(received.message)[1]
-                return noun
-        return None
+        return self._last(f"/{node}/telemetry", Telemetry)
+
+    def _last(self, ending: str, noun: type[T]) -> T | None:
+        heard = (each.message for each in reversed(tuple(self.heard)) if each.message.topic.endswith(ending))
+        return next((found for found in map(_noun, heard) if isinstance(found, noun)), None)
 
     def events(self, kind: EventKind, scope: str = "", since: float = 0.0) -> list[Event]:
         """The events of a kind, and of one scope if it is given."""
         told: list[Event] = self.nouns("event", since)
         return [event for event in told if event.kind is kind and scope in {"", event.scope}]
+
+
+def _noun(message: Message) -> Any:
+    with suppress(WireError):
+        return decode(message)[1]
+    return None
 
 
 @dataclass(slots=True)
@@ -201,6 +197,7 @@ class LiveRow:
     priorities: Mapping[str, str] = field(default_factory=lambda: {"n1": "high", "n2": "low", "n3": "low"})
     gpus: int = 2
     budget_w: float = 2360.0
+    programs: dict[str, Program] = field(default_factory=dict)  # the last started of each name
     stack: ExitStack = field(default_factory=ExitStack)
 
     def __enter__(self) -> Self:
@@ -251,7 +248,7 @@ class LiveRow:
                 stdout=out,
                 stderr=out,
             )
-        program = Program(process, log)
+        program = self.programs[name] = Program(process, log)
         self.stack.callback(_end, process)
         return program
 

@@ -116,7 +116,7 @@ def test_a_new_daemon_over_a_row_that_still_needs_its_locks_loosens_nothing(row:
         daemon.kill()
         row.daemon()
         row.until_followed()
-        row.until_status(lambda status: status.seq > 20)
+        row.until_status(lambda status: status.seq > 10)
     assert watch.loosened() == []
     assert row.clocks()["n2"] == {LOW_T2}
 
@@ -203,10 +203,10 @@ def test_boards_that_refuse_hang_or_are_lost_are_told_and_the_others_go_on(
             ("n1", 0, Outcome.FAILED),
             ("n3", 0, Outcome.FAILED),
         ):
-            until(lambda node=node, place=place, outcome=outcome: _outcome(row, node, place) == outcome)
-        for scope in ("node/n1", "node/n3"):
-            until(lambda scope=scope: bool(row.tap.events(EventKind.SENSOR_FAULT, scope)))
-        until(lambda: bool(row.tap.events(EventKind.NOT_OBEYED, "node/n2")))
+            _until_outcome(row, node, place, outcome)
+        _until_told(row, EventKind.SENSOR_FAULT, "node/n1")
+        _until_told(row, EventKind.SENSOR_FAULT, "node/n3")
+        _until_told(row, EventKind.NOT_OBEYED, "node/n2")
         said = row.tap.telemetry("n3")
         assert said is not None
         assert said.reading.gpus.power_w[0] is None
@@ -215,9 +215,12 @@ def test_boards_that_refuse_hang_or_are_lost_are_told_and_the_others_go_on(
             gpu.well()
 
 
-def _outcome(row: LiveRow, node: str, place: int) -> Outcome | None:
-    said = row.tap.telemetry(node)
-    return said.in_force.outcome[place] if said and said.in_force else None
+def _until_outcome(row: LiveRow, node: str, place: int, outcome: Outcome) -> None:
+    until(lambda: bool((said := row.tap.telemetry(node)) and said.in_force and said.in_force.outcome[place] == outcome))
+
+
+def _until_told(row: LiveRow, kind: EventKind, scope: str) -> None:
+    until(lambda: bool(row.tap.events(kind, scope)))
 
 
 def _lease_of(row: LiveRow, name: str) -> LeaseState | None:
