@@ -31,7 +31,7 @@ from polcad.errors import PolcadError, WireError
 from polcad.lease import Lease
 from polcad.model import InForce, NodePlacement, NodeState, Outcome, Plan, Reading, Setpoint, Telemetry
 from polcad.mqtt import Link, Presence
-from polcad.ports import Closable, Collector, Device
+from polcad.ports import Closable, Collector, Device, Releasable
 from polcad.wire import Address, decode, encode
 
 _LOG = logging.getLogger(__name__)
@@ -227,6 +227,23 @@ def build_parts(spec: AgentSpec) -> tuple[Collector, Device]:
     sets = {"state_dir": spec.state_dir, **spec.device_options}
     device: Device = plugins.load("polcad.devices", spec.device)(sets, collector)
     return collector, device
+
+
+def release(config: Config) -> InForce:
+    """Bring this node's GPUs back to what they were before polcad set them; what is in force then.
+
+    The last plan stays on disk: an agent that starts again without a daemon takes its fail-safe setpoint.
+    """
+    collector, device = build_parts(config.agent)
+    try:
+        before = device.in_force()
+        if not isinstance(device, Releasable):
+            return before
+        device.release()
+        return device.in_force()
+    finally:
+        if isinstance(collector, Closable):
+            collector.close()
 
 
 async def run(config: Config) -> None:

@@ -90,6 +90,15 @@ class Device(Protocol):
         ...
 
 
+@runtime_checkable
+class Releasable(Protocol):
+    """A device that leaves traces on its GPUs."""
+
+    def release(self) -> None:
+        """Bring every GPU back to what it was when it was first seen."""
+        ...
+
+
 class GpuSession(Protocol):
     """Calls into a GPU driver, one lane a GPU, so that one that hangs does not silence the others.
 

@@ -23,9 +23,16 @@ ConfigOption = Annotated[
     list[Path] | None,
     typer.Option("--config", "-c", help="Configuration file; its drop-ins are in FILE's folder under polcad.d."),
 ]
-BrokerOption = Annotated[str | None, typer.Option("--broker", help="mqtt://[user@]host[:port], instead of [broker].")]
-SiteOption = Annotated[str | None, typer.Option("--site", help="Site, instead of [site] name.")]
-RowOption = Annotated[str | None, typer.Option("--row", help="Row, instead of [row] name or [agent] row.")]
+BrokerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--broker", help="mqtt://USER@HOST:PORT, instead of the configuration's broker; USER and PORT may be left out."
+    ),
+]
+SiteOption = Annotated[str | None, typer.Option("--site", help="Site, instead of the configuration's site.name.")]
+RowOption = Annotated[
+    str | None, typer.Option("--row", help="Row, instead of the configuration's row.name or agent.row.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 

@@ -12,7 +12,7 @@ import typer
 
 from polcad.cli.common import BrokerOption, ConfigOption, RowOption, SiteOption, configured, row_name
 from polcad.config import Config
-from polcad.errors import ConfigError
+from polcad.errors import WireError
 from polcad.model import Hold, Setpoint
 from polcad.wire import Address, Message, decode, encode, forget
 
@@ -38,13 +38,10 @@ def hold(
 ) -> None:
     """Keep GPUs at most this fast, whatever the policy: the strictest of all rules wins."""
     if clock == 1.0 and limit == 1.0:
-        raise ConfigError(f"hold {name}: it would hold nothing; give --clock or --limit below 1")
+        raise typer.BadParameter("it would hold nothing; give --clock or --limit below 1")
     read = configured(config, broker, site)
     order = Hold(name, scope, Setpoint(clock, limit), time.time() + 60 * minutes, getpass.getuser())
-    address = Address(read.site.name, row_name(read, row), "hold", hold=name)
-    message = encode(address, order)
-    decode(message)  # the daemon would refuse it in silence
-    asyncio.run(_publish(read, message))
+    asyncio.run(_publish(read, _sound(encode(_address(read, row, name), order))))
     typer.echo(f"hold {name}: {scope} at most clock {clock:g}, limit {limit:g} for {minutes:g} minutes")
 
 
@@ -57,9 +54,21 @@ def release(
 ) -> None:
     """End a hold now. What it held loosens as the policy and the guard allow."""
     read = configured(config, broker, site)
-    address = Address(read.site.name, row_name(read, row), "hold", hold=name)
-    asyncio.run(_publish(read, forget(address)))
+    asyncio.run(_publish(read, _sound(forget(_address(read, row, name)))))
     typer.echo(f"hold {name}: released")
+
+
+def _address(config: Config, row: str | None, name: str) -> Address:
+    return Address(config.site.name, row_name(config, row), "hold", hold=name)
+
+
+def _sound(message: Message) -> Message:
+    """The message; BadParameter where the daemon would refuse it in silence."""
+    try:
+        decode(message)
+    except WireError as error:
+        raise typer.BadParameter(str(error)) from None
+    return message
 
 
 async def _publish(config: Config, message: Message) -> None:

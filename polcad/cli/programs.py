@@ -20,7 +20,8 @@ from polcad.cli.common import (
     run_until_stopped,
 )
 from polcad.config import Config
-from polcad.errors import ConfigError
+from polcad.errors import ConfigError, DeviceError, PermissionMissingError
+from polcad.model import Outcome
 
 _LOG = logging.getLogger(__name__)
 
@@ -63,11 +64,29 @@ def agent(
     config: ConfigOption = None,
     broker: BrokerOption = None,
     site: SiteOption = None,
+    release: Annotated[
+        bool, typer.Option("--release", help="Give the GPUs back as they were found, and end. Stop the agent first.")
+    ] = False,
 ) -> None:
     """Stream this node's GPUs to the broker and follow the row's plan."""
     from polcad.agent import run
 
+    if release:
+        _release(configured(config, broker, site))
+        return
     run_until_stopped(_reloading(lambda: configured(config, broker, site), run))
+
+
+def _release(config: Config) -> None:
+    from polcad.agent import release
+
+    found = release(config)
+    for uuid, outcome, detail in zip(found.uuid, found.outcome, found.detail, strict=True):
+        typer.echo(f"{uuid}: {'as found' if outcome is Outcome.OK else detail or outcome.value}")
+    if Outcome.DENIED in found.outcome:
+        raise PermissionMissingError("the GPUs are not given back: run this as root, or with CAP_SYS_ADMIN")
+    if Outcome.FAILED in found.outcome:
+        raise DeviceError("not every GPU is given back")
 
 
 def daemon(
