@@ -50,6 +50,7 @@ messages = st.builds(
     st.binary(max_size=300),
     st.just(0),
     st.booleans(),
+    st.none(),
 )
 others = st.builds(packet, st.sampled_from([0x20, 0x32, 0x33, 0x3A, 0x40, 0x90, 0xD0]), st.binary(max_size=300))
 

@@ -26,7 +26,12 @@ else:
 Entry = tuple[float, Message]
 
 messages = st.builds(
-    Message, st.text(max_size=20), st.binary(max_size=50), st.integers(min_value=0, max_value=2), st.booleans()
+    Message,
+    st.text(max_size=20),
+    st.binary(max_size=50),
+    st.integers(min_value=0, max_value=2),
+    st.booleans(),
+    st.none(),  # a recording keeps what was, not how long it was wanted
 )
 entries = st.lists(st.tuples(st.floats(min_value=0, max_value=1e11), messages), max_size=12)
 
