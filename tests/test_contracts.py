@@ -40,7 +40,7 @@ def test_thresholds_are_within_the_budget(name: str) -> None:
 
 
 @every_policy
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(held=held_classes, used_frac=st.floats(0.0, 2.0), stood_s=st.floats(0.0, 100.0))
 def test_every_class_is_decided_with_a_reason_and_a_ceiling(
     name: str, held: dict[Class, Setpoint], used_frac: float, stood_s: float
@@ -53,7 +53,7 @@ def test_every_class_is_decided_with_a_reason_and_a_ceiling(
 
 
 @every_policy
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(held=held_classes, one=st.floats(0.0, 1.6), other=st.floats(0.0, 1.6), stood_s=st.floats(0.0, 100.0))
 def test_more_power_is_never_answered_with_looser_setpoints(
     name: str, held: dict[Class, Setpoint], one: float, other: float, stood_s: float

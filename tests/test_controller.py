@@ -182,8 +182,8 @@ RACKS = {
 
 
 @pytest.mark.parametrize("racks", RACKS)
-@pytest.mark.parametrize("percent", [70, 78, 86, 97])
-@pytest.mark.parametrize("away_s", [0, 3, 20])
+@pytest.mark.parametrize("percent", [72, 97])
+@pytest.mark.parametrize("away_s", [0, 20])
 def test_a_restarted_controller_never_loosens_a_gpu_on_the_way(racks: str, percent: int, away_s: int) -> None:
     play = Play(row_spec(racks=RACKS[racks]))
     for step in range(30, percent + 1):
@@ -652,7 +652,7 @@ def test_odd_telemetry_raises_nothing_and_is_counted_at_no_less_than_a_good_read
 def test_odd_telemetry_followed_by_silence_counts_what_the_node_may_draw(number: int) -> None:
     controller = started()
     controller.on(Heard(T0 + 0.5, odd()[number]))
-    for second in range(1, 130):
+    for second in range(2, 130, 2):
         for node in NODES[1:]:
             controller.on(Heard(T0 + second, say(node, 300.0, second + 1)))
         controller.on(Tick(T0 + second))

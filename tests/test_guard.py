@@ -144,7 +144,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(steps=steps, policy=st.sampled_from([Polca(), NoCap(), Wish(Setpoint(0.6)), Wish()]))
 def test_whatever_the_power_does_the_guard_keeps_its_word(steps: list[Step], policy: object) -> None:
     row, t = domain(policy), 0.0

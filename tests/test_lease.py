@@ -162,7 +162,7 @@ def play(moves: list[Move], fail: Fail, off: bool) -> list[tuple[bool, Setpoint,
     return seen
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(moves=st.lists(st.one_of(offers, waits), max_size=25), fail=st.sampled_from([Fail.SAFE, Fail.HOLD]))
 def test_silence_never_loosens_and_no_older_plan_is_ever_accepted(moves: list[Move], fail: Fail) -> None:
     before, newest = FREE, (0, 0)
@@ -178,7 +178,7 @@ def test_silence_never_loosens_and_no_older_plan_is_ever_accepted(moves: list[Mo
         before = now
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(moves=st.lists(st.one_of(offers, waits), max_size=25))
 def test_wall_clocks_mean_nothing(moves: list[Move]) -> None:
     assert play(moves, Fail.SAFE, off=True) == play(moves, Fail.SAFE, off=False)

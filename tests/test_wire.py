@@ -246,7 +246,7 @@ def test_only_a_plan_expires_on_its_way_and_with_its_lease() -> None:
 topics = st.one_of(st.text(max_size=60), st.sampled_from([address.topic for address, _ in NOUNS.values()]))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(topic=topics, payload=st.binary(max_size=200))
 def test_arbitrary_bytes_raise_nothing_but_wire_errors(topic: str, payload: bytes) -> None:
     with contextlib.suppress(WireError):
@@ -260,7 +260,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(kind=st.sampled_from(sorted(NOUNS)), data=st.data(), value=JSON)
 def test_any_one_field_replaced_by_anything_is_taken_or_refused_cleanly(
     kind: str, data: st.DataObject, value: object
@@ -331,7 +331,7 @@ SAID: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(data=st.data(), kind=st.sampled_from(sorted(SAID)))
 def test_every_noun_survives_the_wire(data: st.DataObject, kind: str) -> None:
     noun, address = data.draw(SAID[kind]), NOUNS[kind][0]
