@@ -31,6 +31,7 @@ from polcad.web.server import serve
 from polcad.wire import Address, decode, encode, everywhere
 
 _LOG = logging.getLogger(__name__)
+_LIVE_FOR_S = 10.0  # after its last word a daemon counts as gone
 _HEARD_BEFORE_PLACING_S = 1.0  # retained placements of a scheduler come first
 
 
@@ -55,8 +56,11 @@ class Daemon:
         self.board = Board(site.name)
         self._to = {kind: Address(site.name, row.name, kind) for kind in ("plan", "daemon", "event")}
         self._site = site.name
+        self._inventory = {node.name: NodePlacement(node.name, node.placement) for node in row.nodes}
         self._placed: dict[str, NodePlacement] = {}
         self._placed_all = False
+        self._shadow = shadow
+        self._live_t = float("-inf")  # when a daemon that is no shadow last spoke for this row
         self._up_t: float | None = None
         self._complaints = Complaints(_LOG)
         gone = encode(self._to["daemon"], RowStatus(row.name, online=False, epoch=epoch))
@@ -64,8 +68,8 @@ class Daemon:
         presence = Presence(
             client_id=f"polcad-daemon-{row.name}-{epoch:x}",
             subscriptions=tuple(everywhere(site.name, row.name, kind) for kind in heard),
-            farewell=(gone,),
-            will=gone,
+            farewell=() if shadow else (gone,),
+            will=None if shadow else gone,
         )
         self._link = Link(broker, presence, self._clock.now, Random(), on_change=self._note_link)  # noqa: S311
 
@@ -109,7 +113,8 @@ class Daemon:
 
     def _show(self, t: float) -> None:
         status = self.status()
-        self._link.send(encode(self._to["daemon"], status))
+        if not (self._shadow and t - self._live_t < _LIVE_FOR_S):  # a shadow does not speak over the row's own daemon
+            self._link.send(encode(self._to["daemon"], status))
         self.board.put_status(status)
         self.board.put_nodes(t, self.controller.nodes())
 
@@ -166,12 +171,21 @@ class Daemon:
             return Heard(t, noun, address.rack)
         if address.kind == "hold":
             return Held(t, address.hold, noun.scope, noun.setpoint, noun.until_t) if noun else Held(t, address.hold)
-        if isinstance(noun, NodePlacement):
-            self._placed[noun.node] = noun
-            return Placed(t, noun)
-        if isinstance(noun, RowStatus) and noun.epoch != self.controller.epoch and (noun.online or self._starting):
-            return Rival(t, noun.epoch)
+        if address.kind == "placement":
+            return self._placement(t, address, noun)
+        if isinstance(noun, RowStatus) and noun.epoch != self.controller.epoch and not noun.shadow:
+            self._live_t = t if noun.online else float("-inf")
+            return Rival(t, noun.epoch) if noun.online or self._starting else None
         return None
+
+    def _placement(self, t: float, address: Address, said: NodePlacement | None) -> Placed:
+        """What the scheduler or the inventory says; where the word was taken back, the inventory's is said again."""
+        if said is None:
+            self._placed.pop(address.node, None)
+            self._placed_all = False
+            return Placed(t, self._inventory.get(address.node, NodePlacement(address.node)))
+        self._placed[address.node] = said
+        return Placed(t, said)
 
     @property
     def _starting(self) -> bool:
@@ -183,7 +197,7 @@ class Daemon:
             return
         self._placed_all = True
         for node in self._row.nodes:
-            wanted, said = NodePlacement(node.name, node.placement), self._placed.get(node.name)
+            wanted, said = self._inventory[node.name], self._placed.get(node.name)
             if said is None or (said.source == wanted.source and said != wanted):
                 self._link.send(encode(Address(self._site, self._row.name, "placement", node.rack, node.name), wanted))
 

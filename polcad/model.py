@@ -130,6 +130,7 @@ class EventKind(StrEnum):
     NOT_OBEYED = "not_obeyed"
     OBEYED = "obeyed"
     UNLISTED = "unlisted"
+    MISPLACED = "misplaced"
     DUPLICATE_NAME = "duplicate_name"
     RESUME = "resume"
     HOLD = "hold"
@@ -367,7 +368,7 @@ class DomainStatus:
     power_w: DomainWatts  # counted: measured, and the worst case of what is stale
     demand_w: DomainWatts  # what it would draw uncapped (estimated)
     rules: Annotated[tuple[Rule, ...], Items(256)]
-    since_t: Seconds  # since when these rules stand
+    since_t: Seconds  # since when these rules stand; 0: from the start, but for holds
     waiting: Note = ""  # why it is not loosened now, "" where nothing is to loosen
 
 

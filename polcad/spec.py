@@ -60,7 +60,7 @@ class GuardSpec:
 
     tick_s: Annotated[float, Range(0.01, 60.0)] = 1.0
     lease_s: Annotated[float, Range(0.1, 3600.0)] = 5.0  # four lost ticks are survived, the fifth is not
-    stale_after_s: Annotated[float, Range(0.1, 600.0)] = 3.0  # at least; a node gets three of its own periods
+    stale_after_s: Annotated[float, Range(0.1, 600.0)] = 3.0  # or three of a node's periods; suit it to slow meters
     latency_s: Annotated[float, Range(0.0, 120.0)] = 2.0  # a lock acts in 0.2 s, averaged power shows it 1 s later
     dwell_s: Annotated[float, Range(0.0, 3600.0)] = 30.0  # between two loosenings
     brake_dwell_s: Annotated[float, Range(0.0, 3600.0)] = 10.0  # a breaker must be relieved within about 10 s

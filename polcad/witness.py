@@ -54,14 +54,21 @@ class Witness:
     def _admit_new(self, event: Heard) -> tuple[int | None, Sequence[Event]]:
         known = event.telemetry.node in self._fleet.slots
         slot = self._fleet.slot_of(event.telemetry.node, event.rack)
-        if known:
-            return slot, ()
+        if known and slot is not None:
+            return slot, self._compare_racks(slot, event)
         if slot is None:
             self._counters["refused_unlisted"] += 1
             return None, ()
         self._counters["unlisted"] += 1
         detail = "it speaks, but the inventory lacks it: its power is counted; add it or silence it"
         return slot, (Event(event.t, EventKind.UNLISTED, _scope(event.telemetry), detail),)
+
+    def _compare_racks(self, slot: int, event: Heard) -> Sequence[Event]:
+        rack = self._fleet.specs[slot].rack
+        if rack == event.rack:
+            return ()
+        detail = f"it speaks from rack {event.rack}, the inventory has it in {rack}: rules for its rack pass it by"
+        return (Event(event.t, EventKind.MISPLACED, _scope(event.telemetry), detail),)
 
     def _compare_runs(self, slot: int, event: Heard, last_run: str, now_s: float) -> Sequence[Event]:
         former = self._former.setdefault(slot, deque(maxlen=_FORMER_RUNS))
