@@ -104,3 +104,13 @@ def test_the_excuse_of_a_node_is_told(detail: str) -> None:
     desk.witness.compare_obedience(0.0, 0.0)
     event = desk.witness.compare_obedience(0.0, 60.0)[0]
     assert event.detail == (detail or "runs looser than its plan, and gives no reason")
+
+
+def test_a_node_in_another_rack_than_the_inventorys_is_told_once() -> None:
+    desk = Desk()
+    first = Heard(0.0, telemetry("n1", 300.0, gpus=2, seq=1), "elsewhere")
+    slot, events = desk.witness.admit(first, 0.0)
+    assert slot == 0
+    assert kinds(events) == [EventKind.MISPLACED]
+    desk.fleet.hear(0, first.telemetry, 0.0)
+    assert desk.witness.admit(Heard(1.0, telemetry("n1", 300.0, gpus=2, seq=2), "elsewhere"), 1.0) == (0, ())
