@@ -109,8 +109,8 @@ async def agents_of(
                 task.cancel()
 
 
-async def run(spec: DemoSpec, policy: Policy, on_page: Callable[[str], None]) -> RowStatus:
-    """Play the demo; the row as it was at the end. `on_page` is given the page's URL."""
+async def run(spec: DemoSpec, policy: Policy, on_ready: Callable[[str, BrokerSpec], None]) -> RowStatus:
+    """Play the demo; the row as it was at the end. `on_ready` is given the page's URL and the broker."""
     row, guard = row_of(spec), guard_of(spec)
     course = schedule(row, spec)
     with tempfile.TemporaryDirectory(prefix="polcad-demo-") as state_dir:
@@ -120,11 +120,17 @@ async def run(spec: DemoSpec, policy: Policy, on_page: Callable[[str], None]) ->
                 serve(daemon.board, spec.web) as url,
                 agents_of(row, broker, state_dir, lambda _: {"schedule": course}, spec.period_s),
             ):
-                on_page(url)
+                on_ready(url, broker)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(spec.for_s):
                         await daemon.run()
     return daemon.status()
+
+
+def invitation(url: str, broker: BrokerSpec) -> str:
+    """Where to look."""
+    top = f"polcad top --broker {broker.url} --site {SITE} --row {ROW}"
+    return f"the live page is at {url}\nin another terminal: {top}"
 
 
 def summary(spec: DemoSpec, status: RowStatus) -> dict[str, Any]:

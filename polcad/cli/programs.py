@@ -42,7 +42,7 @@ def demo(
 ) -> None:
     """A row of synthetic GPUs under real agents, broker, daemon and live page: no GPU, no server, no configuration."""
     from polcad import plugins
-    from polcad.demo import DemoSpec, run, summary
+    from polcad.demo import DemoSpec, invitation, run, summary
     from polcad.web.spec import WebSpec
 
     logging.basicConfig(level=logging.WARNING if as_json else logging.INFO, format="%(message)s")
@@ -50,7 +50,7 @@ def demo(
         logging.getLogger(chatty).setLevel(logging.WARNING)
     spec = DemoSpec(nodes=nodes, for_s=for_s, web=WebSpec(port=port))
     rules = plugins.load("polcad.policies", policy)()
-    status = run_until_stopped(run(spec, rules, lambda url: typer.echo(f"the live page is at {url}", err=True)))
+    status = run_until_stopped(run(spec, rules, lambda *where: typer.echo(invitation(*where), err=True)))
     if status is not None:
         (print_json if as_json else _print_table)(summary(spec, status))
 
@@ -109,26 +109,29 @@ async def _reloading(load: Callable[[], Config], run: Callable[[Config], Awaitab
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup.set)
     config = load()
     while True:
-        hangup.clear()
         running = asyncio.ensure_future(run(config))
-        waiting = asyncio.ensure_future(hangup.wait())
+        reloading = asyncio.ensure_future(_next_config(hangup, load))
         try:
-            await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({running, reloading}, return_when=asyncio.FIRST_COMPLETED)
             if running.done():
                 await running
                 return
-            config = _reloaded(load, config)
+            config = reloading.result()
         finally:
-            for task in (waiting, running):
+            for task in (reloading, running):
                 task.cancel()
-            await asyncio.wait({waiting, running})
+            await asyncio.wait({reloading, running})
 
 
-def _reloaded(load: Callable[[], Config], old: Config) -> Config:
-    try:
-        new = load()
-    except ConfigError as error:
-        _LOG.error("the configuration stays as it was, since the new one is wrong:\n%s", error)
-        return old
-    _LOG.info("taking the new configuration")
-    return new
+async def _next_config(hangup: asyncio.Event, load: Callable[[], Config]) -> Config:
+    """The configuration at the first hang-up that finds a good one."""
+    while True:
+        await hangup.wait()
+        hangup.clear()
+        try:
+            config = load()
+        except ConfigError as error:
+            _LOG.error("the configuration stays as it was, since the new one is wrong:\n%s", error)
+        else:
+            _LOG.info("taking the new configuration")
+            return config
