@@ -36,8 +36,14 @@ RowOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
+def asked(paths: list[Path] | None, broker: str | None = None, site: str | None = None) -> Config:
+    """The configuration for a command that answers one question: only what is wrong is logged."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    return configured(paths, broker, site)
+
+
 def configured(paths: list[Path] | None, broker: str | None = None, site: str | None = None) -> Config:
-    """The configuration, with what the command line says instead; logging is set up by it."""
+    """The configuration, with what the command line says instead; logging is set up by it, if it was not."""
     config = load(paths, os.environ)
     logging.basicConfig(level=config.log.level.value.upper(), format="%(levelname)s %(name)s: %(message)s")
     for warning in config.warnings:

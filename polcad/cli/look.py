@@ -16,7 +16,7 @@ from polcad.cli.common import (
     JsonOption,
     RowOption,
     SiteOption,
-    configured,
+    asked,
     print_json,
     row_name,
     run_until_stopped,
@@ -72,7 +72,7 @@ def top(
 
     from polcad.top import run_top
 
-    read = configured(config, broker, site)
+    read = asked(config, broker, site)
 
     async def show() -> None:
         async with _link(read, row_name(read, row), "daemon", "event", "telemetry", "placement").opened() as link:
@@ -93,7 +93,7 @@ def status(
 
     from polcad.terminal import summary, well
 
-    read = configured(config, broker, site)
+    read = asked(config, broker, site)
     found, age_s = asyncio.run(_retained_status(read, row_name(read, row)))
     if as_json:
         import msgspec
@@ -111,7 +111,7 @@ def explain(
     """Why the plan is as it is, in sentences."""
     from polcad.explain import explain as sentences
 
-    read = configured(config, broker, site)
+    read = asked(config, broker, site)
     found, age_s = asyncio.run(_retained_status(read, row_name(read, row)))
     for sentence in sentences(found, age_s=age_s):
         typer.echo(sentence)

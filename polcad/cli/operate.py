@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from polcad.cli.common import BrokerOption, ConfigOption, RowOption, SiteOption, configured, row_name
+from polcad.cli.common import BrokerOption, ConfigOption, RowOption, SiteOption, asked, row_name
 from polcad.config import Config
 from polcad.errors import WireError
 from polcad.model import Hold, Setpoint
@@ -39,7 +39,7 @@ def hold(
     """Keep GPUs at most this fast, whatever the policy: the strictest of all rules wins."""
     if clock == 1.0 and limit == 1.0:
         raise typer.BadParameter("it would hold nothing; give --clock or --limit below 1")
-    read = configured(config, broker, site)
+    read = asked(config, broker, site)
     order = Hold(name, scope, Setpoint(clock, limit), time.time() + 60 * minutes, getpass.getuser())
     asyncio.run(_publish(read, _sound(encode(_address(read, row, name), order))))
     typer.echo(f"hold {name}: {scope} at most clock {clock:g}, limit {limit:g} for {minutes:g} minutes")
@@ -53,7 +53,7 @@ def release(
     row: RowOption = None,
 ) -> None:
     """End a hold now. What it held loosens as the policy and the guard allow."""
-    read = configured(config, broker, site)
+    read = asked(config, broker, site)
     asyncio.run(_publish(read, _sound(forget(_address(read, row, name)))))
     typer.echo(f"hold {name}: released")
 
