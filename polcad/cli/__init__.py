@@ -48,7 +48,7 @@ def _options(
 def main() -> None:
     """Run the command line; an error is one clear message and its exit code."""
     try:
-        app()
+        app(prog_name="polcad")
     except PolcadError as error:
         _fail(error)
     except ExceptionGroup as group:
