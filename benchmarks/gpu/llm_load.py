@@ -1,6 +1,6 @@
 """Ten minutes of LLM inference on GPU 0, for a power recording: prompts, decode, idle gaps. It sets nothing.
 
-    python3 benchmarks/llm_load.py [--seconds 600] [--rate 4]
+    python3 benchmarks/gpu/llm_load.py [--seconds 600] [--rate 4]
 
 A decoder of Llama-3.1-8B's shapes (bf16, random weights, KV cache) serves requests as a small engine does: whatever has
 arrived gets its prompt computed, one at a time, then all under way get one token each, 40 at most, by CUDA graphs.

@@ -1,6 +1,6 @@
 """What reading this node's GPUs gives and costs. It reads only: no setting is touched.
 
-    PYTHONPATH=. python3 benchmarks/nvml_read.py [--load] [--seconds 20] [--hz 10]
+    PYTHONPATH=. python3 benchmarks/gpu/nvml_read.py [--load] [--seconds 20] [--hz 10]
 
 With ``--load`` a second process (PyTorch) drives GPU 0 through prompt-like bursts (large matrix products), decode-like
 stretches (matrix-vector products, bound by memory) and pauses. Printed as Markdown tables.
