@@ -161,8 +161,9 @@ class Agent:
             if now_s >= next_s:
                 next_s += self._spec.period_s * (1 + (now_s - next_s) // self._spec.period_s)
             left_s = self._lease.remaining_s(now_s)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), min(next_s - now_s, left_s if left_s > 0 else next_s - now_s))
+            with contextlib.suppress(TimeoutError):  # wait_for may lose a cancellation before Python 3.12
+                async with asyncio.timeout(min(next_s - now_s, left_s if left_s > 0 else next_s - now_s)):
+                    await self._wake.wait()
 
     async def _cycle(self, loop: asyncio.AbstractEventLoop, gpus: ThreadPoolExecutor) -> None:
         wanted, t = self._wanted(), self._clock.now()

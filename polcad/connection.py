@@ -85,11 +85,18 @@ class Connection:
 
     @contextlib.contextmanager
     def _words(self) -> Iterator[None]:
-        """Turn errors of the client into ours."""
+        """Turn errors of the client into ours, and keep a cancellation that the client lost.
+
+        It waits by `asyncio.wait_for`, which before Python 3.12 forgets one that comes together with the result.
+        """
+        task = asyncio.current_task()
+        before = task.cancelling() if task else 0
         try:
             yield
         except aiomqtt.MqttError as error:
             raise UnavailableError(f"broker {self._spec.url}: {self._reason(error)}") from error
+        if task and task.cancelling() > before:
+            raise asyncio.CancelledError
 
     def _reason(self, error: aiomqtt.MqttError) -> str:
         text = str(error.__cause__ or error)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -18,9 +18,10 @@ import pytest
 from amqtt.contexts import Action
 from amqtt.plugins.base import BaseTopicPlugin
 
-from polcad.backlog import DEFAULT_LIMITS, Limits, Received
+from polcad.backlog import DEFAULT_LIMITS, Counters, Inbox, Limits, Received
 from polcad.broker import embedded
 from polcad.broker_spec import BrokerSpec, Protocol, TlsSpec
+from polcad.connection import Connection
 from polcad.errors import UnavailableError
 from polcad.mqtt import Backoff, Link, Presence
 from polcad.testing_brokers import StartMosquitto, free_port
@@ -386,7 +387,7 @@ def test_what_waits_for_a_broker_that_hangs_is_the_newest(mosquitto: StartMosqui
             broker.pause()
             filler = bytes(200_000)
             for number in range(300):  # more than the kernel's buffers hold
-                link.send(replace(telemetry(b"%d " % number + filler)))
+                link.send(telemetry(b"%d " % number + filler))
                 link.send(plan(b"%d" % number))
                 link.send(Message(EVENT.topic, b"e%d" % number, 1))
                 await asyncio.sleep(0)
@@ -443,7 +444,7 @@ def test_retained_garbage_is_handed_over_as_what_it_is(mosquitto: StartMosquitto
     spec = BrokerSpec(port=mosquitto().port)
 
     async def talk() -> None:
-        await make_link_and_publish(spec, state(b"\xff{"), replace(telemetry(b"old"), retain=True))
+        await make_link_and_publish(spec, state(b"\xff{"), telemetry(b"old")._replace(retain=True))
         async with ear(spec, STATE, TELEMETRY) as hearing:
             await make_link_and_publish(spec, telemetry(b"new"))
             await hearing.until(b"\xff{", b"old", b"new")
@@ -514,6 +515,27 @@ def test_with_the_recommended_settings_a_node_speaks_for_itself_only(mosquitto: 
     asyncio.run(talk())
     with pytest.raises(UnavailableError, match="refused us"):
         asyncio.run(make_link_and_publish(spec, plan(b"!")))
+
+
+class _Forgetful:
+    """A client whose wait loses a cancellation, as asyncio.wait_for may before Python 3.12."""
+
+    async def publish(self, *_: object) -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60.0)
+
+
+def test_a_cancellation_that_the_client_loses_is_kept() -> None:
+    async def scenario() -> None:
+        connection = Connection(BrokerSpec(), "n1", None, Inbox(Counters(), Limits(), time.monotonic))
+        connection._client = _Forgetful()  # type: ignore[assignment]  # all of a client that is asked here
+        task = asyncio.create_task(connection.publish(plan(b"1")))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+        assert task.cancelled()
+
+    asyncio.run(scenario())
 
 
 # --- what the tests above stand on ----------------------------------------------------------------------------------
