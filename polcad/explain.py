@@ -60,11 +60,13 @@ def _of_domain(domain: DomainStatus, status: RowStatus) -> Iterator[str]:
         return
     for rule in domain.rules:
         who = words.class_words(rule.priority, rule.role).capitalize().replace("gpus", "GPUs")
+        where = "" if rule.scope == domain.scope else f" of {words.scope_words(rule.scope)}"
         why = words.why_words(rule.why, status.thresholds)
-        yield f"{who}: {words.setpoint_words(rule.setpoint)}, because {why}."
-    since = f"since {clock(domain.since_t)} ({words.duration(status.t - domain.since_t)})"
-    waits = f", and is not loosened because {words.plain(domain.waiting)}" if domain.waiting else ""
-    yield f"This stands {since}{waits}."
+        yield f"{who}{where}: {words.setpoint_words(rule.setpoint)}, because {why}."
+    if domain.since_t:  # else only holds stand, and the domain itself never changed
+        since = f"since {clock(domain.since_t)} ({words.duration(status.t - domain.since_t)})"
+        waits = f", and is not loosened because {words.plain(domain.waiting)}" if domain.waiting else ""
+        yield f"This stands {since}{waits}."
 
 
 def _of_class(group: ClassStatus) -> Iterator[str]:

@@ -143,7 +143,7 @@ def _rules(status: RowStatus) -> Iterator[RenderableType]:
         head = Text.assemble("▌", (f"{rule.scope.capitalize()}, {rule.who}: {rule.what}", "bold"), f"  {rule.why}")
         head.stylize(_STYLES.get(rule.kind, "cyan"), 0, 1)
         yield head
-        if index + 1 == len(standing) or standing[index + 1].scope != rule.scope:
+        if rule.since_t and (index + 1 == len(standing) or standing[index + 1].scope != rule.scope):
             waits = f"; stays because {rule.waiting}" if rule.waiting else ""
             since = f"since {clock(rule.since_t)} ({words.duration(status.t - rule.since_t)}){waits}"
             yield Padding(Text(since, "dim"), (0, 0, 0, 2))
