@@ -29,7 +29,7 @@ from tests.waiting import until
 
 T = TypeVar("T")
 
-POLCAD = Path(sys.executable).with_name("polcad")
+POLCAD = str(Path(sys.executable).with_name("polcad"))
 TICK_S, LEASE_S, PERIOD_S, DWELL_S = 0.1, 1.0, 0.1, 0.5
 SLACK_S = 1.0  # for a machine of two cores that runs other tests too
 FREE_MHZ = 1410
@@ -290,6 +290,16 @@ class LiveRow:
     def until_clocks(self, n1: int, low: int, within_s: float = 10.0) -> None:
         """Wait until the boards of the high and the low priority are locked so."""
         until(lambda: self.clocks() == {"n1": {n1}, "n2": {low}, "n3": {low}}, within_s)
+
+
+def boards_in(folder: Path, lib_dir: Path) -> Callable[[str, int], FakeNvml]:
+    """Makes nodes by name and number of GPUs, for a row that serves a whole module."""
+
+    def make(name: str, gpus: int) -> FakeNvml:
+        node = FakeNode(lib_dir, folder / f"{name}.nvml", gpus, prefix=f"GPU-{name}")
+        return FakeNvml(lib_dir, node, node.env)
+
+    return make
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -21,8 +21,8 @@ from polcad.model import (
 from polcad.testing import telemetry
 from polcad.testing_brokers import Mosquitto, StartMosquitto
 from polcad.wire import Address, Message, encode
-from tests.fake_nvml.control import FakeNode, FakeNvml
-from tests.live_row import FREE_MHZ, LOW_T1, LiveRow, Watch
+from tests.fake_nvml.control import FakeNvml
+from tests.live_row import FREE_MHZ, LOW_T1, LiveRow, Watch, boards_in
 from tests.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -97,11 +97,7 @@ def locked(fake_nvml_lib: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """A row at T1: what were loosened would be seen."""
     folder = tmp_path_factory.mktemp("locked")
 
-    def make(name: str, gpus: int) -> FakeNvml:
-        node = FakeNode(fake_nvml_lib, folder / f"{name}.nvml", gpus, prefix=f"GPU-{name}")
-        return FakeNvml(fake_nvml_lib, node, node.env)
-
-    with Mosquitto(folder) as broker, LiveRow(folder, broker, make) as row:
+    with Mosquitto(folder) as broker, LiveRow(folder, broker, boards_in(folder, fake_nvml_lib)) as row:
         row.start_all()
         row.load(0.8)
         row.until_clocks(FREE_MHZ, LOW_T1)
