@@ -1,5 +1,6 @@
 """Waiting for something to become true, with an end."""
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -10,3 +11,11 @@ def until(holds: Callable[[], bool], within_s: float = 5.0) -> None:
     while not holds():
         assert time.monotonic() < end, f"not within {within_s} s"
         time.sleep(0.005)
+
+
+async def eventually(holds: Callable[[], bool], within_s: float = 5.0) -> None:
+    """The same beside other tasks of the event loop."""
+    end = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < end, f"not within {within_s} s"
+        await asyncio.sleep(0.005)

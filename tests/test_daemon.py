@@ -1,0 +1,164 @@
+"""The daemon in this process, on the embedded broker: what it takes from the wire and what it says there."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Any, TypeVar
+
+import pytest
+
+from polcad import daemon as module
+from polcad.broker import embedded
+from polcad.broker_spec import BrokerSpec
+from polcad.config import SiteSpec
+from polcad.daemon import Daemon, told
+from polcad.model import (
+    FREE,
+    Event,
+    EventKind,
+    NodePlacement,
+    Placement,
+    Plan,
+    Priority,
+    Role,
+    RowStatus,
+)
+from polcad.mqtt import Link, Presence
+from polcad.spec import GuardSpec, NodeSpec, RackSpec, RowSpec
+from polcad.testing import telemetry
+from polcad.testing_brokers import free_port
+from polcad.wire import KINDS, Address, Message, decode, encode, everywhere
+from policies.polca import Polca
+from tests.waiting import eventually
+
+T = TypeVar("T")
+
+NODES = (
+    NodeSpec("n1", "r1", gpus=2, gpu_max_w=400.0, priority=Priority.HIGH, role=Role.PROMPT),
+    NodeSpec("n2", "r1", gpus=2, gpu_max_w=400.0),
+)
+ROW = RowSpec("row", 1500.0, (RackSpec("r1"),), NODES)
+GUARD = GuardSpec(tick_s=0.02, stale_after_s=5.0)
+
+
+class Ear:
+    """Hears everything in the row, and says what a test wants."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self.messages: list[Message] = []
+
+    async def listen(self) -> None:
+        async for batch in self.link.batches():
+            self.messages += [received.message for received in batch]
+
+    def nouns(self, noun: type[T]) -> list[T]:
+        heard = [decode(message)[1] for message in self.messages]
+        return [each for each in heard if isinstance(each, noun)]
+
+    async def say(self, kind: str, noun: Any, node: str = "", rack: str = "r1") -> None:
+        await self.link.publish(encode(Address("site", "row", kind, rack if node else "", node), noun))
+
+
+def daemon_at(broker: BrokerSpec, *, shadow: bool = False) -> Daemon:
+    return Daemon(SiteSpec("site"), ROW, GUARD, Polca(), broker, shadow=shadow)
+
+
+@asynccontextmanager
+async def heard() -> AsyncIterator[tuple[Ear, BrokerSpec]]:
+    async with embedded() as broker:
+        presence = Presence("ear", tuple(everywhere("site", "row", kind) for kind in KINDS))
+        async with Link(broker, presence, time.monotonic, Random(1)).opened() as link:  # noqa: S311  # spreads retries
+            ear = Ear(link)
+            listening = asyncio.create_task(ear.listen())
+            yield ear, broker
+            listening.cancel()
+
+
+@asynccontextmanager
+async def running(daemon: Daemon) -> AsyncIterator[None]:
+    task = asyncio.create_task(daemon.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+def test_a_daemon_speaks_of_its_row_at_once_and_plans_once_every_node_has_spoken() -> None:
+    async def scenario() -> None:
+        async with heard() as (ear, broker), running(daemon_at(broker)):
+            await eventually(lambda: bool(ear.nouns(RowStatus)))
+            assert ear.nouns(RowStatus)[-1].domains == ()
+            assert not ear.nouns(Plan)
+            await ear.say("telemetry", telemetry("n1", 390.0, gpus=2, max_w=400.0, setpoint=FREE), "n1")
+            await ear.say("telemetry", telemetry("n2", 390.0, gpus=2, max_w=400.0, setpoint=FREE), "n2")
+            await eventually(lambda: any(plan.rules for plan in ear.nouns(Plan)))
+            await eventually(lambda: ear.nouns(RowStatus)[-1].nodes_stale == 0)
+            assert [event.kind for event in ear.nouns(Event)] == [EventKind.BRAKE]
+
+    asyncio.run(scenario())
+
+
+def test_a_daemon_that_stops_says_so_and_its_word_is_kept() -> None:
+    async def scenario() -> None:
+        async with heard() as (ear, broker):
+            async with running(daemon_at(broker)):
+                await eventually(lambda: bool(ear.nouns(RowStatus)))
+            await eventually(lambda: not ear.nouns(RowStatus)[-1].online)
+
+    asyncio.run(scenario())
+
+
+def test_nodes_are_told_what_the_inventory_says_unless_the_scheduler_has_spoken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_HEARD_BEFORE_PLACING_S", 0.1)
+    scheduled = NodePlacement("n1", Placement(Priority.LOW, Role.TOKEN), source="scheduler")
+
+    async def scenario() -> None:
+        async with heard() as (ear, broker):
+            await ear.say("placement", scheduled, "n1")
+            await eventually(lambda: bool(ear.nouns(NodePlacement)))
+            async with running(daemon_at(broker)):
+                await eventually(lambda: len(ear.nouns(NodePlacement)) == 2)
+                await eventually(lambda: len(ear.nouns(RowStatus)) > 5)
+        assert ear.nouns(NodePlacement) == [scheduled, NodePlacement("n2", NODES[1].placement)]
+
+    asyncio.run(scenario())
+
+
+def test_a_placement_of_the_scheduler_counts_from_then_on() -> None:
+    async def scenario() -> None:
+        async with heard() as (ear, broker), running(daemon_at(broker)):
+            await eventually(lambda: bool(ear.nouns(RowStatus)))
+            for node in ("n1", "n2"):
+                await ear.say("telemetry", telemetry(node, 100.0, gpus=2, max_w=400.0, setpoint=FREE), node)
+            await ear.say("placement", NodePlacement("n2", Placement(Priority.HIGH, Role.TOKEN)), "n2")
+            classes = {(Priority.HIGH, Role.PROMPT), (Priority.HIGH, Role.TOKEN)}
+            await eventually(
+                lambda: {(each.priority, each.role) for each in ear.nouns(RowStatus)[-1].classes} == classes
+            )
+
+    asyncio.run(scenario())
+
+
+def test_nothing_is_judged_while_the_broker_is_away() -> None:
+    daemon = daemon_at(BrokerSpec(port=free_port()))
+
+    async def scenario() -> None:
+        async with running(daemon):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):  # ten ticks
+                    await asyncio.Event().wait()
+
+    asyncio.run(scenario())
+    assert daemon.controller.counters["ticks"] == 0
+
+
+def test_an_event_is_one_line_of_log() -> None:
+    event = Event(1.0, EventKind.TIGHTEN, "row", "low: clock 0.9", 1200.0, 1500.0)
+    assert told(event) == "row: tighten at 1200 W of 1500 W: low: clock 0.9"
+    assert told(Event(1.0, EventKind.FRESH, "node/n1")) == "node/n1: fresh"
