@@ -25,6 +25,7 @@ export function drawWhy(standing, { t }) {
 }
 
 function waits({ since_t, waiting }, t) {
+  if (!since_t) return "";  // only holds stand
   return `Since ${clock(since_t)} (${duration(t - since_t)})${waiting ? `; stays because ${waiting}` : ""}.`;
 }
 
