@@ -217,6 +217,7 @@ def clocks(said: Telemetry) -> list[float | None]:
     return [clock and round(clock, 2) for clock in said.in_force.clock_frac] if said.in_force else []
 
 
+@pytest.mark.integration
 def test_telemetry_tells_what_was_read_and_what_is_in_force(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(spec_of(tmp_path)) as (row, gpus):
@@ -234,6 +235,7 @@ def test_telemetry_tells_what_was_read_and_what_is_in_force(tmp_path: Path) -> N
     asyncio.run(scenario())
 
 
+@pytest.mark.integration
 def test_a_plan_is_followed_at_once_and_a_change_of_placement_too(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(spec_of(tmp_path, period_s=30.0)) as (row, gpus):
@@ -249,6 +251,7 @@ def test_a_plan_is_followed_at_once_and_a_change_of_placement_too(tmp_path: Path
     asyncio.run(scenario())
 
 
+@pytest.mark.integration
 def test_a_shadow_plan_and_an_older_one_move_nothing(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(spec_of(tmp_path)) as (row, _):
@@ -262,6 +265,7 @@ def test_a_shadow_plan_and_an_older_one_move_nothing(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.integration
 def test_the_end_of_a_lease_is_not_waited_for_until_the_next_period(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(spec_of(tmp_path, period_s=30.0)) as (row, _):
@@ -272,6 +276,7 @@ def test_the_end_of_a_lease_is_not_waited_for_until_the_next_period(tmp_path: Pa
     asyncio.run(scenario())
 
 
+@pytest.mark.integration
 def test_a_dry_run_tells_every_gpu_unmanaged_from_its_first_message(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(spec_of(tmp_path, device="dry_run")) as (row, gpus):
@@ -286,6 +291,7 @@ def test_a_dry_run_tells_every_gpu_unmanaged_from_its_first_message(tmp_path: Pa
     asyncio.run(scenario())
 
 
+@pytest.mark.integration
 def test_a_plan_is_followed_though_the_disk_takes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("")
 

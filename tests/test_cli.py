@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import typer
 
-from polcad.cli import app, exit_code, main
+from polcad.cli import app, exit_code, look, main
 from polcad.errors import ActuatorError, ConfigError, OutrankedError, PermissionMissingError, UnavailableError
 from polcad.testing_brokers import Mosquitto, free_port
 from tests.live_row import FREE_MHZ, LOW_T1, POLCAD, LiveRow, Wiretap, boards_in
@@ -253,8 +253,11 @@ def test_status_and_explain_tell_of_a_live_row(live: LiveRow) -> None:
 
 
 @pytest.mark.integration
-def test_a_row_without_a_daemon_is_exit_code_69(live: LiveRow) -> None:
-    ran = run(live, "status", "--row", "other")
+def test_a_row_without_a_daemon_is_exit_code_69(
+    live: LiveRow, polcad: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(look, "_ANSWER_S", 0.3)
+    ran = polcad("status", "--broker", f"mqtt://127.0.0.1:{live.broker.port}", "--site", "site", "--row", "other")
     assert ran.code == 69
     assert "no daemon has spoken" in ran.err
 
@@ -354,6 +357,15 @@ def test_sigterm_ends_agent_and_daemon_in_order_and_the_broker_knows_them_gone(l
     assert online == {"n1": True, "n2": True, "n3": False}
     ran = run(live, "status")
     assert ran.code == 1
+
+
+@pytest.mark.integration
+def test_a_stopped_agent_gives_its_boards_back_on_request(live: LiveRow) -> None:
+    """After the daemon has ended: the boards are at the fail-safe, and stay there without an agent."""
+    live.programs["n2"].stop()
+    assert FREE_MHZ not in live.clocks()["n2"]
+    assert live.start("agent", "n2", live.boards["n2"].env, "--release").process.wait(10.0) == 0
+    assert live.clocks()["n2"] == {FREE_MHZ}
 
 
 @pytest.mark.integration

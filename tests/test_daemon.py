@@ -87,6 +87,7 @@ async def running(daemon: Daemon) -> AsyncIterator[None]:
         await asyncio.wait({task})
 
 
+@pytest.mark.integration
 def test_a_daemon_speaks_of_its_row_at_once_and_plans_once_every_node_has_spoken() -> None:
     async def scenario() -> None:
         async with heard() as (ear, broker), running(daemon_at(broker)):
@@ -102,6 +103,7 @@ def test_a_daemon_speaks_of_its_row_at_once_and_plans_once_every_node_has_spoken
     asyncio.run(scenario())
 
 
+@pytest.mark.integration
 def test_a_daemon_that_stops_says_so_and_its_word_is_kept() -> None:
     async def scenario() -> None:
         async with heard() as (ear, broker):
@@ -112,6 +114,7 @@ def test_a_daemon_that_stops_says_so_and_its_word_is_kept() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.integration
 def test_nodes_are_told_what_the_inventory_says_unless_the_scheduler_has_spoken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -130,6 +133,7 @@ def test_nodes_are_told_what_the_inventory_says_unless_the_scheduler_has_spoken(
     asyncio.run(scenario())
 
 
+@pytest.mark.integration
 def test_a_placement_of_the_scheduler_counts_from_then_on() -> None:
     async def scenario() -> None:
         async with heard() as (ear, broker), running(daemon_at(broker)):
@@ -145,6 +149,7 @@ def test_a_placement_of_the_scheduler_counts_from_then_on() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.integration
 def test_nothing_is_judged_while_the_broker_is_away() -> None:
     daemon = daemon_at(BrokerSpec(port=free_port()))
 
