@@ -221,6 +221,13 @@ def aligned(force: InForce, uuids: tuple[str, ...]) -> InForce:
     )
 
 
+def with_parts(config: Config) -> Config:
+    """The same configuration; ConfigError when a part that it names is not installed."""
+    plugins.load("polcad.collectors", config.agent.collector)
+    plugins.load("polcad.devices", config.agent.device)
+    return config
+
+
 def build_parts(spec: AgentSpec) -> tuple[Collector, Device]:
     """The collector and the device that the configuration names; ConfigError, UnavailableError."""
     reads = {"deadline_s": spec.gpu_deadline_s, **spec.collector_options}

@@ -91,8 +91,6 @@ def everywhere(site: str, row: str, kind: str) -> Address:
     return Address(site, row, kind, below, below, "+" if kind == "hold" else "")
 
 
-
-
 @lru_cache(maxsize=65_536)
 def parse_topic(topic: str) -> Address:
     """The address of a topic; WireError when it is not one of ours."""

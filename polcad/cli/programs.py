@@ -69,12 +69,12 @@ def agent(
     ] = False,
 ) -> None:
     """Stream this node's GPUs to the broker and follow the row's plan."""
-    from polcad.agent import run
+    from polcad.agent import run, with_parts
 
     if release:
         _release(configured(config, broker, site))
         return
-    run_until_stopped(_reloading(lambda: configured(config, broker, site), run))
+    run_until_stopped(_reloading(lambda: with_parts(configured(config, broker, site)), run))
 
 
 def _release(config: Config) -> None:
