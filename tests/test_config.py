@@ -272,7 +272,7 @@ def environments() -> SearchStrategy[dict[str, str]]:
     return st.dictionaries(st.sampled_from(names), st.text(max_size=20))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(text=st.text(max_size=60) | toml_files(), drop_in=toml_files(), environ=environments())
 @example(text="x = " + "[" * 5000, drop_in="", environ={})
 @example(text=".".join("x" * 2000) + " = 1", drop_in="", environ={})

@@ -73,6 +73,7 @@ def test_the_same_messages_make_the_same_bytes(tmp_path: Path) -> None:
     assert write(tmp_path / "a.rec", wanted, b="2", a="1") == write(tmp_path / "b.rec", wanted, a="1", b="2")
 
 
+@pytest.mark.integration  # some 700 files
 def test_any_prefix_is_read_up_to_its_last_whole_frame(
     five_frames: tuple[bytes, list[list[Entry]]], tmp_path: Path
 ) -> None:
@@ -89,7 +90,7 @@ def test_any_prefix_is_read_up_to_its_last_whole_frame(
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_flipped_byte_never_gives_a_wrong_message(
     five_frames: tuple[bytes, list[list[Entry]]], data: st.DataObject
 ) -> None:

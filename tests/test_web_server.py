@@ -171,6 +171,7 @@ def test_nothing_can_be_changed_or_fetched_beside_the_page() -> None:
     with_client(body)
 
 
+@pytest.mark.integration  # fills a socket's buffers
 def test_a_browser_that_reads_nothing_is_dropped_and_puts_stay_quick() -> None:
     async def main() -> None:
         board = Board()
