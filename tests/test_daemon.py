@@ -98,6 +98,7 @@ def test_a_daemon_speaks_of_its_row_at_once_and_plans_once_every_node_has_spoken
             await ear.say("telemetry", telemetry("n2", 390.0, gpus=2, max_w=400.0, setpoint=FREE), "n2")
             await eventually(lambda: any(plan.rules for plan in ear.nouns(Plan)))
             await eventually(lambda: ear.nouns(RowStatus)[-1].nodes_stale == 0)
+            await eventually(lambda: bool(ear.nouns(Event)))  # acknowledged, so on a way of its own
             assert [event.kind for event in ear.nouns(Event)] == [EventKind.BRAKE]
 
     asyncio.run(scenario())
