@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 
-def until(holds: Callable[[], bool], within_s: float = 5.0) -> None:
+def until(holds: Callable[[], bool], within_s: float = 10.0) -> None:
     """Return as soon as `holds()`; fail when it does not within the time."""
     end = time.monotonic() + within_s
     while not holds():
@@ -13,7 +13,7 @@ def until(holds: Callable[[], bool], within_s: float = 5.0) -> None:
         time.sleep(0.005)
 
 
-async def eventually(holds: Callable[[], bool], within_s: float = 5.0) -> None:
+async def eventually(holds: Callable[[], bool], within_s: float = 10.0) -> None:
     """The same beside other tasks of the event loop."""
     end = time.monotonic() + within_s
     while not holds():
