@@ -3,7 +3,8 @@
 The same object runs live, over a recording and over a model; given the same events it says the same things. It answers
 each tick with the whole plan (which is also the heartbeat), and at once, between ticks, when a message carries the row
 or a rack over a threshold. What a domain holds after a start is what its nodes report, so a restarted daemon loosens
-nothing: until every node has spoken, or has been silent for too long, no plan goes out at all.
+nothing: until every node has spoken, or has been silent for too long, no plan goes out at all. A silence of its own that
+outlasts the leases ends in a start, too: its nodes are at their fail-safe, and what they would draw without is not known.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ class Controller:
         self._awake_s = 0.0  # counted from the first event, without the time this controller itself slept
         self._longest_s = 2 * guard.tick_s  # between two events of a controller that is awake
         self._ready = False
+        self._started_s = 0.0  # of waking time
+        self._planned_t = float("-inf")  # when the last plan went out
         self._acknowledged = False  # some node follows this epoch
 
     @property
@@ -107,6 +110,13 @@ class Controller:
             for domain in (self._domain, *self._racks.values()):
                 domain.since_t += step_s - awake_s
             self._t = t
+            if self._ready and t - self._planned_t >= self._guard.lease_s:
+                self._start_anew()
+
+    def _start_anew(self) -> None:
+        """Every lease has ended: say nothing until the nodes have told what they hold and draw now."""
+        self._ready, self._started_s = False, self._awake_s
+        self._fleet.unhear()
 
     # --- telemetry --------------------------------------------------------------------------------------------------
 
@@ -193,8 +203,9 @@ class Controller:
     def _start(self, t: float, out: list[Output]) -> bool:
         """Whether the row is known well enough to speak: every node was heard, or had its time, or it must brake."""
         patience_s = self._guard.stale_after_s + self._guard.tick_s
+        self._row_w = self._fleet.heard_w()
         calm = self._row_w <= self._guard.brake_frac * self._row.budget_w
-        if not self._fleet.all_heard() and self._awake_s < patience_s and calm:
+        if not self._fleet.all_heard() and self._awake_s - self._started_s < patience_s and calm:
             return False
         self._ready = True
         if self._resume(t):
@@ -305,6 +316,7 @@ class Controller:
             self.counters["plans"] += 1
             self._ordered = False
         self._seq += 1
+        self._planned_t = t
         guard = self._guard
         return [
             Plan(self._row.name, self._epoch, self._seq, t, guard.lease_s, guard.fail_safe, self._rules, self._shadow)

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from random import Random
 
+from polcad import plugins
 from polcad.backlog import Received
 from polcad.broker_spec import BrokerSpec
 from polcad.clock import SteadyClock
@@ -52,6 +53,7 @@ class Daemon:
         self._row, self._guard = row, guard
         epoch = int(self._clock.now() * 1e6)
         self.controller = Controller(row, guard, policy, epoch, shadow=shadow)
+        self._policy_name = plugins.name_of("polcad.policies", policy)
         self.reactions = Reactions()
         self.board = Board(site.name)
         self._to = {kind: Address(site.name, row.name, kind) for kind in ("plan", "daemon", "event")}
@@ -109,7 +111,8 @@ class Daemon:
             "oversized": dropped.oversized,
             "reconnects": dropped.reconnects,
         }
-        return replace(status, counters=counters, reaction_p99_s=self.reactions.quantile_s(0.99))
+        reaction_s = self.reactions.quantile_s(0.99)
+        return replace(status, policy=self._policy_name, counters=counters, reaction_p99_s=reaction_s)
 
     def _show(self, t: float) -> None:
         status = self.status()

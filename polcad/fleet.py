@@ -138,6 +138,14 @@ class Fleet:
         n = len(self.specs)
         return n > 0 and bool((np.isfinite(self._heard_s[:n]) | ~self._expected[:n]).all())
 
+    def heard_w(self) -> float:
+        """What the nodes that have spoken count for: the rest is not known, or not any more."""
+        return float(self.counted_w[np.isfinite(self._heard_s)].sum())
+
+    def unhear(self) -> None:
+        """Expect every node to speak anew; what it reported stays its worst case until it does."""
+        self._heard_s[:] = -np.inf
+
     def last(self, slot: int) -> Telemetry | None:
         """The node's last message."""
         return self._last[slot]
@@ -244,7 +252,7 @@ class Fleet:
         read_w = np.array(powers, dtype=float)  # None becomes NaN, and NaN compares false
         good = (read_w >= _FLOOR_FRAC * self.max_w[slot, :n]) & (read_w <= _SPIKE_FRAC * self.max_w[slot, :n])
         forgotten = now_s - self._good_s[slot, :n] > self._stale_after_s[slot]
-        worst_w = self._worst_gpu_w(np.array([slot]), now_s)[0, :n]
+        worst_w = self._worst_gpu_w(np.array([slot]))[0, :n]
         self.gpu_w[slot, :n] = np.where(good, read_w, np.where(forgotten, worst_w, self.gpu_w[slot, :n]))
         self._good_s[slot, :n][good] = now_s
         return float(self.gpu_w[slot, :n].sum()), bool(good.all())
@@ -258,22 +266,18 @@ class Fleet:
         self.stale[:n] = self._told_stale[:n] = stale
         doubted = np.flatnonzero(stale | self.suspect[:n])
         if doubted.size:
-            self.gpu_w[doubted] = self._worst_gpu_w(doubted, now_s)
+            self.gpu_w[doubted] = self._worst_gpu_w(doubted)
             self.counted_w[doubted] = self.gpu_w[doubted].sum(axis=1) + self.host_w[doubted] + self.lost_w[doubted]
         return grew.tolist(), back.tolist()
 
-    def _worst_gpu_w(self, nodes: NDArray[np.intp], now_s: float) -> Floats:
+    def _worst_gpu_w(self, nodes: NDArray[np.intp]) -> Floats:
         """The most that GPUs of silent nodes may draw: under what they last reported, or were told since.
 
-        Once its lease must have ended, a node that follows plans is at the fail-safe or at what it is told. What a GPU
-        reports that does not do as it was told is no bound.
+        That a lease must have ended bounds nothing: the agent that would take the fail-safe may be what is dead. What a
+        GPU reports that does not do as it was told is no bound either.
         """
         reported_w = self._bound_w(nodes, np.nan_to_num(self.clock_frac[nodes], nan=1.0), self.cap_frac[nodes])
         told_w = self._bound_w(nodes, self.wanted_clock[nodes], self.wanted_cap[nodes])
-        safe = self._guard.fail_safe
-        safe_w = self._bound_w(nodes, np.float64(safe.clock_frac), np.float64(safe.cap_frac))
-        ended = now_s - self._heard_s[nodes] > self._guard.lease_s + self._guard.latency_s
-        reported_w = np.where(ended[:, None], np.minimum(reported_w, safe_w), reported_w)
         unled_w = self._bound_w(nodes, np.float64(1.0), np.float64(1.0))
         led = self.managed[nodes][:, None] & self.obedient[nodes]
         worst: Floats = np.where(led, np.maximum(reported_w, told_w), unled_w)

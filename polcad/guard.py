@@ -40,8 +40,9 @@ class Domain:
         return next((mark for mark in self._marks_w if mark >= power_w), float("inf"))
 
     def resume(self, t: float, reported: Mapping[Class, Setpoint]) -> None:
-        """Hold what nodes report, as a daemon does that has just started."""
-        self._hold(t, dict(reported), dict.fromkeys(reported, Why.RESUME))
+        """Hold what nodes report, as a daemon does that has just started, and no less than was held before."""
+        held = {name: setpoint.strictest(self.held.get(name, FREE)) for name, setpoint in reported.items()}
+        self._hold(t, {**self.held, **held}, dict.fromkeys(held, Why.RESUME))
 
     def decide(self, view: View, stale: str) -> EventKind | None:
         """Take the domain to where it should be; what changed, if anything.

@@ -26,6 +26,13 @@ def load(group: str, name: str) -> type[Any]:
     raise ConfigError(f"{name!r} is not among the installed {kind}: {', '.join(names(group)) or 'none'}")
 
 
+def name_of(group: str, part: object) -> str:
+    """The name under which the class of `part` is installed; the class's own where it is under none."""
+    kind = type(part)
+    value = f"{kind.__module__}:{kind.__qualname__}"
+    return next((point.name for point in entry_points(group=group) if point.value == value), kind.__name__)
+
+
 def own(group: str) -> tuple[str, ...]:
     """The names in a group that come with polcad itself, sorted."""
     return tuple(sorted(point.name for point in distribution("polcad").entry_points.select(group=group)))

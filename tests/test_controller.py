@@ -8,6 +8,7 @@ from polcad.controller import Controller
 from polcad.errors import OutrankedError
 from polcad.model import (
     FREE,
+    Event,
     EventKind,
     LeaseState,
     NodePlacement,
@@ -158,6 +159,14 @@ def test_a_row_over_its_budget_at_the_start_is_braked_before_every_node_has_spok
     assert plans(controller.on(Tick(T0)))[0].brake
 
 
+def test_it_is_braked_too_when_the_controller_ticked_before_anybody_spoke() -> None:
+    controller = controller_of(row_spec(nodes=6, budget_frac=0.5))
+    controller.on(Tick(T0))
+    for node in ("n0", "n1", "n2", "n3"):
+        controller.on(Heard(T0 + 0.5, say(node, 690.0, 1)))
+    assert plans(controller.on(Tick(T0 + 1.0)))[0].brake
+
+
 def test_no_plan_goes_out_until_every_node_has_spoken_or_had_its_time() -> None:
     controller = controller_of(row_spec())
     for node in NODES[:3]:
@@ -297,16 +306,52 @@ def test_a_sensor_that_cannot_be_right_never_lowers_the_counted_power(reading: f
 
 
 def test_a_gap_on_the_controllers_own_side_makes_nobody_stale_and_ends_no_dwell() -> None:
-    play = Play(row_spec())
+    play = Play(row_spec(), replace(GUARD, lease_s=3600.0))
     for percent in range(30, 66):
         play.run(2, percent / 100)
     play.run(3, 0.3)  # low enough to be let go, but for the dwell
     locked = play.held("n0")
     assert locked != FREE
-    play.t += 7200.0
+    play.t += 3000.0
     said = play.controller.on(Tick(play.t))
     assert not events(said, EventKind.STALE)
     assert plans(said)[0].setpoint("rack", "n0", "x", Placement()) == locked
+
+
+@pytest.mark.parametrize("first", ["tick", "telemetry"])
+def test_after_a_gap_that_outlasts_the_leases_nothing_is_loosened_before_the_nodes_were_heard(first: str) -> None:
+    play = Play(row_spec())
+    play.run(5, 0.3)
+    assert play.held("n0") == FREE
+    play.t += 60.0
+    play.row.load(1.0)  # more than fits without the fail-safe that the nodes have taken meanwhile
+    play.row.act(play.t)
+    before = play.row.setpoints()
+    if first == "tick":
+        assert play.on(Tick(play.t)) == []
+    play.run(int(GUARD.dwell_s) - 1, check=lambda: check_no_looser(before, play.row.setpoints()))
+    assert play.used_frac() < 1.0
+    assert play.controller.counters["brakes"] == 0
+    assert play.kinds().count(EventKind.RESUME) == 1
+    assert EventKind.STALE not in play.kinds()
+    play.run(100, 0.3)
+    assert play.held("n0") == FREE
+
+
+def test_after_a_gap_a_node_that_stays_silent_is_waited_for_in_vain_and_keeps_what_it_was_told() -> None:
+    play = Play(row_spec())
+    for percent in range(30, 90):
+        play.run(2, percent / 100)
+    locked = play.held("n1")
+    assert locked == HIGH_T2
+    play.t += 60.0
+    play.row.silent = {"n1", "n3"}
+    play.run(10)
+    assert [output.scope for _, output in play.log if isinstance(output, Event) and output.kind is EventKind.STALE] == [
+        "node/n1",
+        "node/n3",
+    ]
+    assert all(play.held(node).covers(locked) for node in ("n1", "n3"))
 
 
 def test_a_controllers_clock_that_is_set_back_neither_ages_nodes_nor_stops_them_from_ageing() -> None:

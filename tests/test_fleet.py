@@ -96,8 +96,7 @@ def test_a_node_never_heard_counts_its_boards_and_one_out_of_service_nothing() -
         (LOCK, LOCK, 4.0, bound_w(0.787)),
         (LOCK, FREE, 4.0, 700.0),  # it may hear what it is told, though nobody hears it
         (FREE, LOCK, 4.0, 700.0),  # it may not have heard
-        (FREE, LOCK, 8.0, bound_w(0.787)),  # but now its lease is over, and the fail-safe is as deep
-        (FREE, BRAKE, 8.0, bound_w(0.787)),
+        (FREE, LOCK, 60.0, 700.0),  # its lease is over, but nobody may be left there to take the fail-safe
         (BRAKE, BRAKE, 8.0, bound_w(0.204)),
         (Setpoint(1.0, 0.5), Setpoint(1.0, 0.5), 4.0, 350.0),
     ],

@@ -35,3 +35,9 @@ def test_own_parts_are_among_the_installed_ones() -> None:
     for group in plugins.GROUPS:
         assert set(plugins.own(group)) <= set(plugins.names(group))
         assert plugins.own(group)
+
+
+def test_a_part_is_known_by_the_name_it_is_installed_under() -> None:
+    policy = plugins.load("polcad.policies", "three_band")()
+    assert plugins.name_of("polcad.policies", policy) == "three_band"
+    assert plugins.name_of("polcad.policies", object()) == "object"
