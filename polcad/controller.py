@@ -3,8 +3,8 @@
 The same object runs live, over a recording and over a model; given the same events it says the same things. It answers
 each tick with the whole plan (which is also the heartbeat), and at once, between ticks, when a message carries the row
 or a rack over a threshold. What a domain holds after a start is what its nodes report, so a restarted daemon loosens
-nothing: until every node has spoken, or has been silent for too long, no plan goes out at all. A silence of its own that
-outlasts the leases ends in a start, too: its nodes are at their fail-safe, and what they would draw without is not known.
+nothing: until every node has spoken, or has been silent for too long, no plan goes out at all. So it is, too, after a
+silence of its own that outlasted the leases: its nodes are at their fail-safe, and what they would draw is not known.
 """
 
 from __future__ import annotations

@@ -75,11 +75,11 @@ def test_a_gpu_at_its_power_limit_hides_its_demand_and_one_below_it_shows_it() -
 
 
 def test_a_silent_gpus_demand_is_all_its_board_can_draw() -> None:
-    row = heard(FREE, 150.0)
+    row = heard(LOCK, 150.0)
     order(row, [Rule("row", LOCK, Why.T2)])
     row.age(60.0)
     low = tally(row, IDLE).classes(None)[LOW]
-    assert low.power_w < 1100.0  # no lease is left: it is at its fail-safe
+    assert low.power_w < 1100.0
     assert low.demand_w == 1400.0
 
 
