@@ -95,7 +95,8 @@ class Daemon:
         if isinstance(output, Plan):
             self._link.send(encode(self._to["plan"], output))
             return
-        self._link.send(encode(self._to["event"], output))
+        if not self._overshadowed(output.t):
+            self._link.send(encode(self._to["event"], output))
         self.board.put_event(output)
         _LOG.info("%s", told(output))
 
@@ -116,10 +117,14 @@ class Daemon:
 
     def _show(self, t: float) -> None:
         status = self.status()
-        if not (self._shadow and t - self._live_t < _LIVE_FOR_S):  # a shadow does not speak over the row's own daemon
+        if not self._overshadowed(t):
             self._link.send(encode(self._to["daemon"], status))
         self.board.put_status(status)
         self.board.put_nodes(t, self.controller.nodes())
+
+    def _overshadowed(self, t: float) -> bool:
+        """Whether this is a shadow beside the row's own daemon: then it says its plans alone."""
+        return self._shadow and t - self._live_t < _LIVE_FOR_S
 
     def _note_link(self, up: bool) -> None:
         self._up_t = self._clock.now() if up else None
@@ -195,8 +200,11 @@ class Daemon:
         return self.controller.seq == 0
 
     def _place_listed(self, now: float) -> None:
-        """Tell each listed node what the inventory says it runs, unless the scheduler has said it."""
-        if self._up_t is None or now - self._up_t < _HEARD_BEFORE_PLACING_S or self._placed_all:
+        """Tell each listed node what the inventory says it runs, unless the scheduler has said it.
+
+        A shadow tells no node anything: what a node is placed as decides what the row's own plan sets on it.
+        """
+        if self._shadow or self._up_t is None or now - self._up_t < _HEARD_BEFORE_PLACING_S or self._placed_all:
             return
         self._placed_all = True
         for node in self._row.nodes:

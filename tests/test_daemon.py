@@ -135,6 +135,37 @@ def test_nodes_are_told_what_the_inventory_says_unless_the_scheduler_has_spoken(
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("beside_a_live_one", [True, False])
+def test_a_shadow_places_nobody_and_beside_the_rows_own_daemon_it_says_its_plans_alone(
+    monkeypatch: pytest.MonkeyPatch,
+    beside_a_live_one: bool,
+) -> None:
+    monkeypatch.setattr(module, "_HEARD_BEFORE_PLACING_S", 0.0)
+
+    async def scenario() -> None:
+        async with heard() as (ear, broker):
+            if beside_a_live_one:
+                await ear.say("daemon", RowStatus("row", online=True, epoch=1))
+                await eventually(lambda: bool(ear.nouns(RowStatus)))
+            async with running(daemon_at(broker, shadow=True)):
+                async with asyncio.timeout(10.0):
+                    while not any(plan.rules for plan in ear.nouns(Plan)):  # it may not listen yet
+                        for node in ("n1", "n2"):
+                            said = telemetry(node, 390.0, gpus=2, max_w=400.0, seq=time.time_ns() % 2**53)
+                            await ear.say("telemetry", said, node)
+                        await asyncio.sleep(0.01)
+                planned = len(ear.nouns(Plan))
+                await eventually(lambda: len(ear.nouns(Plan)) > planned + 10)
+                await eventually(lambda: beside_a_live_one or bool(ear.nouns(Event)))
+        assert all(plan.shadow for plan in ear.nouns(Plan))
+        assert not ear.nouns(NodePlacement)
+        assert not (beside_a_live_one and ear.nouns(Event))
+        assert len(ear.nouns(RowStatus)) == 1 or not beside_a_live_one
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.integration
 def test_a_placement_of_the_scheduler_counts_from_then_on() -> None:
     async def scenario() -> None:
         async with heard() as (ear, broker), running(daemon_at(broker)):
