@@ -12,7 +12,7 @@ packages:          ## install the Debian packages that the integration tests nee
 	@sh scripts/packages
 
 demo: setup        ## a simulated row with its daemon and page; ARGS="--for 60 --json" is passed on
-	$(BIN)/polcad demo $(ARGS)
+	@$(BIN)/polcad demo $(ARGS)
 
 test: setup packages ## the quick unit run, then the integration run
 	$(BIN)/python -m pytest

@@ -27,6 +27,7 @@ class Holds:
         self._holds = [
             replace(hold, until_t=min(hold.until_t, event.t)) if hold.name == event.name else hold
             for hold in self._holds
+            if not _supersedes(event, hold)
         ]
         if event.setpoint is None or event.until_t <= event.t:
             return []
@@ -44,6 +45,13 @@ class Holds:
     def rules(self) -> list[Rule]:
         """What the holds ask of the plan."""
         return [Rule(hold.scope, hold.setpoint, Why.OPERATOR) for hold in self._holds if hold.setpoint]
+
+
+def _supersedes(new: Held, old: Held) -> bool:
+    """Whether nothing is let go when `new` takes the place of `old`: one that is renewed for ever must not pile up."""
+    if new.name != old.name or new.scope != old.scope or not new.setpoint or not old.setpoint or new.until_t <= new.t:
+        return False
+    return new.setpoint == new.setpoint.strictest(old.setpoint)
 
 
 def _told(kind: EventKind, hold: Held, t: float) -> Event:

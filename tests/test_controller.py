@@ -557,6 +557,22 @@ def test_a_hold_is_not_let_go_into_a_row_that_would_not_fit_without_it() -> None
     assert EventKind.BRAKE not in play.kinds()
 
 
+def test_a_hold_that_is_renewed_while_it_cannot_be_let_go_is_one_rule_and_a_milder_one_waits() -> None:
+    play = Play(row_spec())
+    play.run(3, 0.3)
+    for _ in range(5):
+        play.on(Held(play.t, "work", "row", Setpoint(0.5), play.t + 10))
+        play.run(5, 1.0)
+    assert [rule.setpoint for rule in last_plan(play).rules if rule.why is Why.OPERATOR] == [Setpoint(0.5)]
+    play.on(Held(play.t, "work", "row", Setpoint(0.9), play.t + 10))
+    play.run(5)
+    assert play.held("n1") == Setpoint(0.5)
+
+
+def last_plan(play: Play) -> Plan:
+    return [output for _, output in play.log if isinstance(output, Plan)][-1]
+
+
 # --- shadow and rivals ----------------------------------------------------------------------------------------------
 
 
