@@ -44,7 +44,7 @@ class Items:
 
 
 NAME_PATTERN = r"^[a-z0-9_-]{1,64}$(?!\n)"  # in Python alone, $ also matches before a newline at the end
-_SCOPE_PATTERN = r"^(row|(rack|node)/[a-z0-9_-]+|gpu/.+)$(?!\n)"
+SCOPE_PATTERN = r"^(row|(rack|node)/[a-z0-9_-]+|gpu/.+)$(?!\n)"
 
 Name = Annotated[str, Text(64, NAME_PATTERN)]  # NATS drops a client that uses a dot or a space in a topic
 Uuid = Annotated[str, Text(96)]
@@ -294,7 +294,7 @@ class Rule:
     `scope` is ``row``, ``rack/NAME``, ``node/NAME`` or ``gpu/UUID``.
     """
 
-    scope: Annotated[str, Text(128, _SCOPE_PATTERN)]
+    scope: Annotated[str, Text(128, SCOPE_PATTERN)]
     setpoint: Setpoint
     why: Why
     priority: Priority | None = None
@@ -341,7 +341,7 @@ class Hold:
     """An operator's order: GPUs in `scope` take at most `setpoint` until `until_t`. It can only tighten."""
 
     name: Name
-    scope: Annotated[str, Text(128, _SCOPE_PATTERN)]
+    scope: Annotated[str, Text(128, SCOPE_PATTERN)]
     setpoint: Setpoint
     until_t: Seconds
     by: Annotated[str, Text(64)] = ""

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import typer
 
-from polcad.cli import app, exit_code, look, main
+from polcad.cli import app, exit_code, look, main, operate
 from polcad.errors import ActuatorError, ConfigError, OutrankedError, PermissionMissingError, UnavailableError
 from polcad.testing_brokers import Mosquitto, free_port
 from tests.live_row import FREE_MHZ, LOW_T1, POLCAD, LiveRow, Wiretap, boards_in
@@ -123,6 +123,23 @@ def test_without_a_broker_what_asks_it_is_exit_code_69(polcad: Callable[..., Ran
     assert ran.code == 69
     assert ran.err.count("\n") == 1
     assert "refused" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (("hold", "Night Shift", "--clock", "0.5"), "1 to 64 of a-z"),
+        (("release", "Night Shift"), "1 to 64 of a-z"),
+        (("hold", "night", "--clock", "0.5", "--scope", "n1"), "node/NAME"),
+        (("hold", "night"), "--clock or --limit"),
+    ],
+)
+def test_an_order_that_means_nothing_is_exit_code_2_and_says_what_to_write(
+    polcad: Callable[..., Ran], words: tuple[str, ...], remedy: str
+) -> None:
+    ran = polcad(*words)
+    assert ran.code == 2
+    assert remedy in ran.err
 
 
 @pytest.mark.parametrize("command", ["agent", "daemon", "status", "record x", "hold h1 --clock 0.5"])
@@ -269,6 +286,23 @@ def test_hold_locks_the_boards_and_release_frees_them(live: LiveRow) -> None:
     assert "All GPUs of node n2: clock ≤ 80 %, because an operator's hold." in run(live, "explain").out
     assert run(live, "release", "night").code == 0
     live.until_clocks(FREE_MHZ, FREE_MHZ)
+    again = run(live, "release", "night")
+    assert again.code == 2
+    assert "has no hold 'night'" in again.err
+
+
+@pytest.mark.integration
+def test_an_order_that_the_broker_drops_is_exit_code_69_and_not_told_as_given(
+    polcad: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(operate, "_ECHO_S", 0.3)
+    (tmp_path / "acl").write_text("topic read #\n")
+    conf = ["listener {port} 127.0.0.1", "allow_anonymous true", f"acl_file {tmp_path / 'acl'}"]
+    conf += ["user root"] if os.geteuid() == 0 else []  # or it could not read the list
+    with Mosquitto(tmp_path, conf) as broker:
+        ran = polcad("hold", "night", "--clock", "0.5", "--broker", f"mqtt://127.0.0.1:{broker.port}")
+    assert (ran.code, ran.out) == (69, "")
+    assert "access list" in ran.err
 
 
 @pytest.mark.integration
