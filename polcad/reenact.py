@@ -10,14 +10,17 @@ import asyncio
 import contextlib
 import logging
 import tempfile
+import time
 from collections.abc import Sequence
 from itertools import pairwise
+from random import Random
 from statistics import median
 
 from polcad.agent import Agent, build_parts
 from polcad.broker_spec import BrokerSpec
 from polcad.config import AgentSpec
 from polcad.model import Reading
+from polcad.mqtt import Link, Presence
 from polcad.playback import Playback, node_readings
 from polcad.recording import read
 from polcad.replay import ReplayOptions
@@ -28,7 +31,9 @@ _AFTERGLOW_PERIODS = 3  # how long the nodes go on past the end, with nothing to
 
 
 async def run(options: ReplayOptions, site: str, broker: BrokerSpec) -> None:
-    """Play the recording to its end, or until cancelled; RecordingError, ConfigError."""
+    """Play the recording to its end, or until cancelled; RecordingError, ConfigError, UnavailableError at the start."""
+    async with Link(broker, Presence("polcad-replay"), time.monotonic, Random()).opened():  # noqa: S311  # spreads retries
+        pass  # agents would wait for a broker that is not there, and play to nobody
     row = Playback(read(options.path), options.row, options.guard.tick_s).row
     nodes = node_readings(options.path, row)
     speed = options.speed or 1.0

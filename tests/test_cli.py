@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 import typer
 
+from polcad.broker_spec import BrokerSpec, TlsSpec
 from polcad.cli import app, exit_code, look, main, operate
+from polcad.cli.common import configured
 from polcad.errors import ActuatorError, ConfigError, OutrankedError, PermissionMissingError, UnavailableError
 from polcad.testing_brokers import Mosquitto, free_port
 from tests.live_row import FREE_MHZ, LOW_T1, POLCAD, LiveRow, Wiretap, boards_in
@@ -123,6 +125,23 @@ def test_without_a_broker_what_asks_it_is_exit_code_69(polcad: Callable[..., Ran
     assert ran.code == 69
     assert ran.err.count("\n") == 1
     assert "refused" in ran.err
+
+
+def test_a_replay_to_a_broker_that_is_not_there_is_exit_code_69(polcad: Callable[..., Ran], tmp_path: Path) -> None:
+    (tmp_path / "log").write_text(DMON)
+    assert polcad("import", "--from", "dmon", tmp_path / "log", "--out", tmp_path / "rec").code == 0
+    url = f"mqtt://127.0.0.1:{free_port()}"
+    ran = polcad("replay", tmp_path / "rec", "--budget-w", "900", "--broker", url)
+    assert ran.code == 69
+    assert "refused" in ran.err
+
+
+def test_a_broker_url_keeps_the_certificates_that_are_written_and_no_password(tmp_path: Path) -> None:
+    path = tmp_path / "polcad.toml"
+    path.write_text("[broker]\nuser = 'me'\npassword_file = '/pw'\n[broker.tls]\nca = '/ca.crt'\n")
+    broker = configured([path], "mqtts://you@other").broker
+    assert broker == BrokerSpec(host="other", port=8883, user="you", tls=TlsSpec(ca="/ca.crt"))
+    assert configured([path], "mqtt://other").broker == BrokerSpec(host="other")
 
 
 @pytest.mark.parametrize(
@@ -320,7 +339,7 @@ def test_top_draws_the_row_until_it_is_interrupted(live: LiveRow) -> None:
         until(lambda: _drained(terminal) and process.poll() is not None)
         assert process.returncode == 0
     os.close(terminal)
-    assert b"policy Polca" in drawn
+    assert b"policy polca" in drawn
     assert b"share of maximum power" in drawn
 
 

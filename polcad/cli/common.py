@@ -26,7 +26,9 @@ ConfigOption = Annotated[
 BrokerOption = Annotated[
     str | None,
     typer.Option(
-        "--broker", help="mqtt://USER@HOST:PORT, instead of the configuration's broker; USER and PORT may be left out."
+        "--broker",
+        help="mqtt[s]://USER@HOST:PORT, instead of the configuration's broker; its password is POLCAD_BROKER_PASSWORD. "
+        "USER and PORT may be left out.",
     ),
 ]
 SiteOption = Annotated[str | None, typer.Option("--site", help="Site, instead of the configuration's site.name.")]
@@ -49,8 +51,14 @@ def configured(paths: list[Path] | None, broker: str | None = None, site: str | 
     for warning in config.warnings:
         logging.getLogger("polcad.config").warning("%s", warning)
     if broker is not None:
-        config = replace(config, broker=BrokerSpec.parse(broker))
+        config = replace(config, broker=_broker_at(broker, config.broker))
     return config if site is None else replace(config, site=replace(config.site, name=site))
+
+
+def _broker_at(url: str, written: BrokerSpec) -> BrokerSpec:
+    """The broker at a URL. Of what is written for another only the certificates serve it: no password goes astray."""
+    spec = BrokerSpec.parse(url)
+    return replace(spec, tls=written.tls) if spec.tls and written.tls else spec
 
 
 def row_name(config: Config, row: str | None) -> str:

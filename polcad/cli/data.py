@@ -13,7 +13,6 @@ from typing import Annotated
 
 import typer
 
-from polcad.broker_spec import BrokerSpec
 from polcad.cli.common import (
     BrokerOption,
     ConfigOption,
@@ -97,14 +96,14 @@ def replay(
     from polcad.replay import ReplayOptions
     from polcad.replay import replay as play
 
-    read = configured(config, None, site)
+    read = configured(config, broker, site)
     options = ReplayOptions(file, budget_w, policy, row, speed, plans, read.guard, read.row)
     if broker is None:
         play(options, as_json=as_json)
         return
     from polcad.reenact import run
 
-    run_until_stopped(run(options, read.site.name, BrokerSpec.parse(broker)))
+    run_until_stopped(run(options, read.site.name, read.broker))
 
 
 def import_(
