@@ -97,13 +97,15 @@ def _demand_w(fleet: Fleet, nodes: Nodes, idle_w: Floats) -> Floats:
 
 
 def looser(fleet: Fleet) -> Flags:
-    """GPUs of believed, led nodes whose reported setpoint is looser than the plan's; shape (nodes, width)."""
+    """GPUs of believed, led nodes whose reported setpoint is looser than the plan's; shape (nodes, width).
+
+    One that cannot tell what it holds is looser than any plan but a free one.
+    """
     n = len(fleet.specs)
     led = fleet.managed[:n] & ~fleet.stale[:n] & ~fleet.suspect[:n]
-    loose = (fleet.clock_frac[:n] > fleet.wanted_clock[:n] + GRID_STEP_FRAC) | (
-        fleet.cap_frac[:n] > fleet.wanted_cap[:n] + GRID_STEP_FRAC
-    )
-    flags: Flags = loose & fleet.present[:n] & led[:, None]
+    clocked = np.nan_to_num(fleet.clock_frac[:n], nan=1.0) <= fleet.wanted_clock[:n] + GRID_STEP_FRAC
+    capped = np.nan_to_num(fleet.cap_frac[:n], nan=1.0) <= fleet.wanted_cap[:n] + GRID_STEP_FRAC
+    flags: Flags = ~(clocked & capped) & fleet.present[:n] & led[:, None]
     return flags
 
 

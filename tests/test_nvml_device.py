@@ -158,6 +158,13 @@ def test_denied_settings_are_told_and_tried_again(bench: Bench) -> None:
     assert (in_force.outcome[0], in_force.clock_frac[0], gpu.lock_mhz) == (Outcome.OK, 1275 / 1410, 1275)
 
 
+def test_where_the_lock_is_refused_the_limit_is_asked_for_all_the_same(bench: Bench) -> None:
+    gpu = bench.node.gpus[0]
+    gpu.fail_writes(NO_PERMISSION)
+    assert bench.apply(HALF).outcome[0] is Outcome.DENIED
+    assert gpu.refused == 2
+
+
 def test_a_refused_setting_fails_that_gpu_alone_and_is_tried_again(bench: Bench) -> None:
     gpu = bench.node.gpus[5]
     bench.apply(T1)

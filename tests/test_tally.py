@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from polcad.fleet import Fleet
@@ -119,6 +121,15 @@ def test_a_gpu_is_looser_than_its_plan_beyond_a_step_of_the_clock_grid() -> None
     row.suspect[0] = True
     row.stale[1] = True
     assert looser(row).any(axis=1).tolist() == [False, False, True]
+
+
+def test_a_gpu_that_cannot_tell_what_it_holds_obeys_a_free_plan_alone() -> None:
+    said = telemetry("n1", 300.0, gpus=2, setpoint=FREE, outcome=Outcome.DENIED)
+    assert said.in_force is not None
+    row = hear(fleet(), replace(said, in_force=replace(said.in_force, clock_frac=(None, None))))
+    assert not looser(row).any()
+    row.wanted_clock[:] = LOCK.clock_frac
+    assert looser(row)[0].sum() == 2
 
 
 def test_nodes_are_drawn_with_what_is_known_of_them() -> None:

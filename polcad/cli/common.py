@@ -27,8 +27,8 @@ BrokerOption = Annotated[
     str | None,
     typer.Option(
         "--broker",
-        help="mqtt[s]://USER@HOST:PORT, instead of the configuration's broker; its password is POLCAD_BROKER_PASSWORD. "
-        "USER and PORT may be left out.",
+        help="mqtt://USER@HOST:PORT or mqtts://, instead of the configuration's broker; USER and PORT may be left out, "
+        "a password stands in POLCAD_BROKER_PASSWORD.",
     ),
 ]
 SiteOption = Annotated[str | None, typer.Option("--site", help="Site, instead of the configuration's site.name.")]

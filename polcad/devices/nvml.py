@@ -122,10 +122,12 @@ class NvmlDevice:
         generation = self._session.generation()
         check(handle, uuid)
         relock = gpu.must_lock(target, generation)
-        if relock:
-            lock(handle, gpu.board, target.lock_mhz)
-        if target.limit_mw is not None:
-            limit(handle, target.limit_mw)
+        try:
+            if relock:
+                lock(handle, gpu.board, target.lock_mhz)
+        finally:  # where the one is refused, the other still sheds power
+            if target.limit_mw is not None:
+                limit(handle, target.limit_mw)
         return generation, relock
 
     def _note(self, gpu: _Gpu, answer: tuple[int, bool] | Exception) -> None:
