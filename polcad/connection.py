@@ -102,6 +102,8 @@ class Connection:
         text = str(error.__cause__ or error)
         if isinstance(error, MqttConnectError):
             return f"it refused us: {text} (look at `user` and `password_file`)"
+        if "Unspecified error" in text:  # all that the client has to say of an end without a word
+            return "the connection was closed"
         if "timed out" not in text:
             return text
         text = f"no answer within {self._spec.connect_timeout_s:g} s"

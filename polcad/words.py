@@ -118,7 +118,7 @@ def why_words(why: Why, thresholds: Mapping[str, float]) -> str:
         Why.T2_HIGH: f"still above {mark('t2')} after the low priority had slowed",
         Why.BAND: "power passed the capping band",
         Why.BRAKE: f"power passed {mark('brake')}",
-        Why.RESUME: "found in force when the daemon started",
+        Why.RESUME: "found in force when the daemon started or came back",
         Why.OPERATOR: "an operator's hold",
     }[why]
 

@@ -349,7 +349,9 @@ def test_a_killed_client_leaves_its_will_and_a_stopped_one_its_farewell(
 
 
 @integration
-def test_a_link_returns_after_the_broker_did_and_is_born_again(mosquitto: StartMosquitto) -> None:
+def test_a_link_returns_after_the_broker_did_and_is_born_again(
+    mosquitto: StartMosquitto, caplog: pytest.LogCaptureFixture
+) -> None:
     broker = mosquitto()
     spec, changes = BrokerSpec(port=broker.port), list[bool]()
 
@@ -375,6 +377,7 @@ def test_a_link_returns_after_the_broker_did_and_is_born_again(mosquitto: StartM
 
     asyncio.run(live())
     assert changes == [True, False, True, False]
+    assert "Unspecified" not in caplog.text  # which is what the client calls a broker that is gone
 
 
 @integration
