@@ -208,7 +208,8 @@ class Link:
                     await connection.publish(message)
                 await connection.disconnect()
         except (UnavailableError, TimeoutError) as error:
-            _LOG.warning("the farewell was not sent, so the last will speaks: %s", error)
+            why = str(error) or f"no answer within {FAREWELL_S:g} s"
+            _LOG.warning("the farewell was not sent, so the last will speaks: %s", why)
 
     def _mark_up(self, connection: Connection) -> None:
         self.counters.reconnects += self._connected_s is not None
