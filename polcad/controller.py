@@ -23,7 +23,6 @@ from polcad.model import (
     Event,
     EventKind,
     NodeColumns,
-    Obedience,
     Plan,
     RowStatus,
     Rule,
@@ -37,6 +36,10 @@ from polcad.tally import Class, Tally, class_statuses, looser, node_columns, str
 from polcad.witness import Witness
 
 _EPOCHS_PER_S = 1_000_000  # an epoch is the microsecond at which a daemon started
+_STRAYED = (
+    "it follows epoch {epoch} and refuses this daemon's plans: somebody planted a plan; "
+    "remove plan-*.json from its state_dir and restart its agent"
+)
 _ABSURD_EPOCH_S = 86_400  # an epoch further ahead of now than this is a fault, not a rival
 
 
@@ -72,6 +75,7 @@ class Controller:
         self._started_s = 0.0  # of waking time
         self._planned_t = float("-inf")  # when the last plan went out
         self._acknowledged = False  # some node follows this epoch
+        self._strays: dict[str, int] = {}  # nodes that say they follow a newer epoch
 
     @property
     def epoch(self) -> int:
@@ -94,7 +98,7 @@ class Controller:
             return self._place(event)
         if isinstance(event, Rival):
             if not self._shadow:  # nobody follows a shadow: it has no row to give up
-                self._give_way(event.epoch, event.t, spoken=self._seq > 0)
+                self._meet_rival(event)
             return []
         return self._take_hold(event)
 
@@ -123,10 +127,9 @@ class Controller:
     def _hear(self, event: Heard) -> list[Output]:
         telemetry, fleet = event.telemetry, self._fleet
         self.counters["telemetry"] += 1
-        if telemetry.plan is not None:
-            self._compare_epochs(telemetry.plan, event.t)
+        out = [] if telemetry.plan is None else self._compare_epochs(event, telemetry.plan.epoch)
         slot, told = self._witness.admit(event, self._awake_s)
-        out: list[Output] = [*told] if told else []
+        out += told
         if slot is None:
             return out
         change_w, believed = fleet.hear(slot, telemetry, self._awake_s)
@@ -141,20 +144,36 @@ class Controller:
             out += self._decide(event.t, rack)
         return out
 
-    def _compare_epochs(self, plan: Obedience, t: float) -> None:
-        if plan.epoch == self._epoch:
-            self._acknowledged = True
-        else:
-            self._give_way(plan.epoch, t, spoken=self._acknowledged)
-
-    def _give_way(self, epoch: int, t: float, *, spoken: bool) -> None:
-        """Outrank an older daemon while nobody follows this one yet; else the newer daemon has the row."""
-        if epoch > max(self._epoch, t * _EPOCHS_PER_S) + _ABSURD_EPOCH_S * _EPOCHS_PER_S:
+    def _compare_epochs(self, event: Heard, epoch: int) -> list[Output]:
+        """Learn whom a node follows. One node's word ends no daemon: only that of more than half the row does."""
+        node = event.telemetry.node
+        if epoch <= self._epoch:
+            self._acknowledged = self._acknowledged or epoch == self._epoch
+            self._strays.pop(node, None)
+            return []
+        if self._is_absurd(epoch, event.t):
             self.counters["absurd_epochs"] += 1
-        elif epoch > self._epoch:
-            if spoken:
-                raise OutrankedError(f"row {self._row.name}: epoch {epoch} has it, this daemon is {self._epoch}")
+        elif not self._acknowledged:
             self._epoch = epoch + 1
+            return []
+        told_before = self._strays.get(node) == epoch
+        self._strays[node] = epoch
+        if 2 * sum(not self._is_absurd(each, event.t) for each in self._strays.values()) > len(self._fleet.specs):
+            raise OutrankedError(f"row {self._row.name}: epoch {epoch} has it, this daemon is {self._epoch}")
+        self.counters["strays"] += not told_before
+        return [] if told_before else [Event(event.t, EventKind.STRAYED, f"node/{node}", _STRAYED.format(epoch=epoch))]
+
+    def _is_absurd(self, epoch: int, t: float) -> bool:
+        return epoch > max(self._epoch, t * _EPOCHS_PER_S) + _ABSURD_EPOCH_S * _EPOCHS_PER_S
+
+    def _meet_rival(self, event: Rival) -> None:
+        """Outrank an older daemon while this one has said nothing yet; else the newer daemon has the row."""
+        if self._is_absurd(event.epoch, event.t):
+            self.counters["absurd_epochs"] += 1
+        elif event.epoch > self._epoch:
+            if self._seq > 0:
+                raise OutrankedError(f"row {self._row.name}: epoch {event.epoch} has it, this daemon is {self._epoch}")
+            self._epoch = event.epoch + 1
 
     # --- placement and holds ----------------------------------------------------------------------------------------
 

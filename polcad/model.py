@@ -131,6 +131,7 @@ class EventKind(StrEnum):
     OBEYED = "obeyed"
     UNLISTED = "unlisted"
     MISPLACED = "misplaced"
+    STRAYED = "strayed"
     DUPLICATE_NAME = "duplicate_name"
     RESUME = "resume"
     HOLD = "hold"

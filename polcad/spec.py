@@ -58,7 +58,7 @@ class RowSpec:
 class GuardSpec:
     """How careful the guard is, whatever the policy."""
 
-    tick_s: Annotated[float, Range(0.01, 60.0)] = 1.0
+    tick_s: Annotated[float, Range(0.01, 2.0)] = 1.0  # a daemon silent for 5 s counts as late
     lease_s: Annotated[float, Range(0.1, 3600.0)] = 5.0  # four lost ticks are survived, the fifth is not
     stale_after_s: Annotated[float, Range(0.1, 600.0)] = 3.0  # or three of a node's periods; suit it to slow meters
     latency_s: Annotated[float, Range(0.0, 120.0)] = 2.0  # a lock acts in 0.2 s, averaged power shows it 1 s later

@@ -611,6 +611,8 @@ EPOCH = int(T0 * 1e6)
 def test_an_older_daemon_yields_once_nodes_follow_a_newer_one() -> None:
     controller = controller_of(row_spec(), epoch=EPOCH)
     controller.on(Heard(T0, follow("n0", EPOCH, 1)))
+    assert [event.kind for event in events(controller.on(Heard(T0, follow("n3", EPOCH + 5, 1))))] == [EventKind.STRAYED]
+    controller.on(Heard(T0, follow("n2", EPOCH + 5, 1)))
     with pytest.raises(OutrankedError, match=f"epoch {EPOCH + 5}"):
         controller.on(Heard(T0, follow("n1", EPOCH + 5, 1)))
 
@@ -634,7 +636,11 @@ def test_an_absurd_epoch_neither_ends_a_daemon_nor_is_followed(acknowledged: boo
 
 
 @pytest.mark.parametrize(
-    "end", [lambda c: c.on(Rival(T0, EPOCH + 1)), lambda c: c.on(Heard(T0, follow("n0", EPOCH + 1, 9)))]
+    "end",
+    [
+        lambda c: c.on(Rival(T0, EPOCH + 1)),
+        lambda c: [c.on(Heard(T0, follow(node, EPOCH + 1, 9))) for node in NODES],
+    ],
 )
 def test_of_two_daemons_one_is_left(end: Callable[[Controller], object]) -> None:
     controller = controller_of(row_spec(), epoch=EPOCH)

@@ -50,7 +50,7 @@ class AgentSpec:
     period_s: Annotated[float, Range(0.01, 3600.0)] = 1.0  # between two readings; under 0.1 sensors repeat themselves
     gpu_deadline_s: Annotated[float, Range(0.01, 60.0)] = 0.5  # a GPU that takes longer to answer is missing
     state_dir: Annotated[str, Text(4096)] = "/var/lib/polcad"  # the last plan is kept here, for a restart in silence
-    fail: Fail = Fail.SAFE  # when the lease ends: take the plan's fail-safe setpoint, stay, or go free
+    fail: Fail = Fail.SAFE  # at the lease's end: fail-safe setpoint, stay, or go free (uncounted by the daemon)
 
     @property
     def node_name(self) -> str:
