@@ -10,7 +10,7 @@ from polcad.curve import power_frac, time_ratio
 from polcad.model import Role, Setpoint
 from polcad.sim.backlog import Backlog
 from polcad.sim.profiles import Floats, Hardware
-from polcad.sim.servers import Drive, Log, advance, free_drive, idle_state, plant
+from polcad.sim.servers import Drive, Log, advance, free_drive, idle_state, plant, retime
 
 
 class Servers:
@@ -18,6 +18,7 @@ class Servers:
 
     def __init__(self, backlog: Backlog, hardware: Hardware, step_s: float, period: int) -> None:
         self.step = 0
+        self._set: dict[int, Setpoint] = {}
         self.drive: Drive = free_drive(backlog.servers)
         self.state = idle_state(backlog.servers, hardware.batch_max)
         self._hardware, self._backlog, self._period = hardware, backlog, period
@@ -30,6 +31,16 @@ class Servers:
         """Make room for so many steps from here."""
         self._offset, self._seen = self.step, seen
         self.log = self.log._replace(row_w=np.zeros(steps), twin_w=np.zeros(steps))
+        self.settle()
+
+    def settle(self) -> None:
+        """Account for everything up to now, and see what the backlog holds."""
+        for runner in range(len(self.state.head)):
+            self._retime(runner)
+
+    def _retime(self, runner: int) -> None:
+        t = self.step * self._plant.step_s
+        retime(runner, t, self._plant, self._backlog.work, self.state, self.drive, self.log)
 
     def run(self, steps: int, wake_w: float) -> None:
         """Run so many steps, or to the first reading above `wake_w`."""
@@ -59,10 +70,14 @@ class Servers:
 
     def set(self, server: int, setpoint: Setpoint) -> None:
         """Bring a setpoint into force."""
+        if self._set.get(server) == setpoint:
+            return
+        self._set[server] = setpoint
         for column, value in zip(self.drive[:4], _answer(setpoint.clock_frac), strict=True):
             column[server] = value
         gpus_w = self._hardware.gpus * self._hardware.gpu_max_w
         self.drive.limit_w[server] = setpoint.cap_frac * gpus_w if setpoint.cap_frac < 1.0 else np.inf
+        self._retime(server)
 
 
 def _whole(n: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -142,7 +142,8 @@ class _Run:
         self._controller: Controller | None = self._new_controller()
         self._lease_ends_s = inf  # of every server, once the daemon is dead
         self._calm = False  # the last reading could not matter
-        self._wake_w = _WAKE_FRAC * model.row_budget_w * min(*model.policy.thresholds.values(), self._guard.brake_frac)
+        marks = (*model.policy.thresholds.values(), self._guard.brake_frac)
+        self._wake_w = _WAKE_FRAC * model.row_budget_w * min(marks)
         self._next_tap_s = 0.0 if tap else inf
 
     _plan: Plan | None
@@ -160,6 +161,7 @@ class _Run:
             self._run_chunk(start, end)
             self._ledger.close_chunk(self._servers.log, *self._backlog.finished())
             self._progress(int((end - start) * STEP_S))
+        self._servers.settle()
         self._count(self._controller)
         return self._ledger.result(self._model, self._servers.log, self._backlog, self._counters)
 

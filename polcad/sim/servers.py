@@ -5,6 +5,9 @@ read it makes *tokens* for all its requests together, one each an iteration. Els
 it has arrived, a place is free and no prompt is being read; its first token ends its prompt. All requests of a server
 share one count of iterations, so each needs only the count at which it ends.
 
+Between two events nothing about a server changes, so each holds what it draws and until when; only at an event, or when
+it is set, is it worked out anew. That makes a step cheap, and the times of events exact.
+
 There are 2 N runners for N servers: runner r < N is server r as it is driven, runner N + r its twin on the same
 requests, never slowed. Times are seconds since the start, energies joules, powers watts of a server's GPUs together.
 """
@@ -22,7 +25,7 @@ from polcad.sim.requests import Ints
 # A power limit instead of a lock (Perseus, A100 300 W board, training): 250, 225, 200, 175 W; below, as 1/share.
 _LIMIT_SHARE = (0.35, 0.5833, 0.6667, 0.75, 0.8333, 1.0)
 _LIMIT_TIME = (2.88, 1.73, 1.41, 1.20, 1.08, 1.0)
-_ALMOST = 1e-6  # of an iteration: rounding
+_ALMOST = 1e-6  # of an iteration or of a second: rounding
 
 
 class Plant(NamedTuple):
@@ -58,6 +61,10 @@ class Work(NamedTuple):
 class State(NamedTuple):
     """What 2 N runners are doing; arrays with one slot a runner, or a runner and place."""
 
+    since_s: Floats  # up to here all is accounted for
+    until_s: Floats  # the next event
+    power_w: Floats  # until then
+    speed: Floats  # iterations a second, or of a prompt's seconds a second
     head: Ints  # the next request to admit
     prompt_of: Ints  # the request whose prompt is read; -1: none
     prompt_left_s: Floats  # at the maximum clock
@@ -81,16 +88,16 @@ class Drive(NamedTuple):
 
 
 class Log(NamedTuple):
-    """What the steps leave behind. The last three are of the reading under way, one slot a server."""
+    """What the steps leave behind; `window_` is of the reading under way."""
 
     row_w: Floats  # one entry a step of the chunk
     twin_w: Floats
     gpu_j: Floats  # by server, all in all
     tokens: Floats  # by runner
     host_load: Floats  # smoothed, by runner
-    window_gpu_j: Floats
+    window_gpu_j: Floats  # by server
     window_host_j: Floats
-    ended: Ints  # by runner
+    ended: Ints  # requests, by runner
 
 
 def plant(hardware: Hardware, step_s: float) -> Plant:
@@ -118,6 +125,10 @@ def idle_state(servers: int, batch_max: int) -> State:
     runners = 2 * servers
     whole, real = np.int64, np.float64
     return State(
+        since_s=np.zeros(runners, real),
+        until_s=np.full(runners, np.inf, real),
+        power_w=np.zeros(runners, real),
+        speed=np.zeros(runners, real),
         head=np.zeros(runners, whole),
         prompt_of=np.full(runners, -1, whole),
         prompt_left_s=np.zeros(runners, real),
@@ -153,7 +164,20 @@ def limit_time(share: float) -> float:
 
 
 @compiled
-def _end_prompt(r: int, t: float, plant: Plant, work: Work, state: State, log: Log) -> None:
+def _settle(r: int, t: float, state: State, log: Log) -> None:
+    """Account for what was done up to `t`."""
+    passed_s = t - state.since_s[r]
+    state.since_s[r] = t
+    if state.prompt_of[r] >= 0:
+        state.prompt_left_s[r] -= passed_s * state.speed[r]
+        state.prompt_ran_s[r] += passed_s
+    elif state.active[r] > 0:
+        state.iteration[r] += passed_s * state.speed[r]
+        log.tokens[r] += passed_s * state.speed[r] * state.active[r]
+
+
+@compiled
+def _end_prompt(r: int, t: float, work: Work, state: State, log: Log) -> None:
     """The first token is out: the request ends, or joins those that make tokens."""
     request, servers = state.prompt_of[r], len(work.first) - 1
     state.prompt_of[r] = -1
@@ -173,15 +197,13 @@ def _end_prompt(r: int, t: float, plant: Plant, work: Work, state: State, log: L
 
 
 @compiled
-def _end_requests(r: int, t: float, plant: Plant, work: Work, state: State, log: Log) -> None:
+def _end_requests(r: int, t: float, work: Work, state: State, log: Log) -> None:
     """Let go every request whose last token is out."""
     servers = len(work.first) - 1
     next_end = np.inf
-    for place in range(plant.batch_max):
+    for place in range(state.request.shape[1]):
         request = state.request[r, place]
-        if request < 0:
-            continue
-        if state.ends_at[r, place] <= state.iteration[r] + _ALMOST:
+        if request >= 0 and state.ends_at[r, place] <= state.iteration[r] + _ALMOST:
             work.done_s[r // servers, request] = t
             log.ended[r] += 1
             state.active[r] -= 1
@@ -195,35 +217,41 @@ def _end_requests(r: int, t: float, plant: Plant, work: Work, state: State, log:
 
 
 @compiled
-def _read_prompt(
-    r: int, t: float, end_s: float, plant: Plant, work: Work, state: State, drive: Drive, log: Log
-) -> tuple[float, float]:
-    """Read on until the prompt or the step ends; the time then, and the energy."""
-    request = state.prompt_of[r]
-    power_w = max(plant.idle_w, work.prompt_w[request] * drive.prompt_power[r])
-    slower, until_s = drive.prompt_time[r], end_s
-    if power_w > drive.limit_w[r]:
-        lag_s = plant.limit_lag_s - state.prompt_ran_s[r]
-        if lag_s > _ALMOST:  # the limit has not noticed yet
-            until_s = min(end_s, t + lag_s)
-        else:
-            slower *= limit_time(drive.limit_w[r] / power_w)
-            power_w = drive.limit_w[r]
-    wanted_s = state.prompt_left_s[r] * slower
-    took_s = min(until_s - t, wanted_s)
-    state.prompt_ran_s[r] += took_s
-    if t + wanted_s <= until_s:
-        _end_prompt(r, t + took_s, plant, work, state, log)
+def _begin(r: int, t: float, plant: Plant, work: Work, state: State, drive: Drive) -> None:
+    """Work out what a runner does from `t`, what that draws, and until when."""
+    server = r % (len(work.first) - 1)
+    head = state.head[r]
+    comes_s = work.arrive_s[head] if head < work.first[server + 1] else np.inf
+    room = state.prompt_of[r] < 0 and state.active[r] < plant.batch_max
+    if room and comes_s <= t:
+        state.prompt_of[r], state.head[r] = head, head + 1
+        state.prompt_left_s[r], state.prompt_ran_s[r] = work.prompt_s[head], 0.0
+    if state.prompt_of[r] >= 0:
+        _begin_prompt(r, t, plant, work, state, drive)
+    elif state.active[r] > 0:
+        _begin_tokens(r, t, plant, state, drive)
+        state.until_s[r] = min(state.until_s[r], comes_s) if room else state.until_s[r]
     else:
-        state.prompt_left_s[r] -= took_s / slower
-    return (t + took_s if t + wanted_s <= until_s else until_s), power_w * took_s
+        state.power_w[r] = min(plant.idle_w, drive.limit_w[r])
+        state.until_s[r] = comes_s
 
 
 @compiled
-def _make_tokens(
-    r: int, t: float, end_s: float, plant: Plant, work: Work, state: State, drive: Drive, log: Log
-) -> tuple[float, float]:
-    """Make tokens until a request ends, one can be admitted, or the step ends; the time then, and the energy."""
+def _begin_prompt(r: int, t: float, plant: Plant, work: Work, state: State, drive: Drive) -> None:
+    power_w = max(plant.idle_w, work.prompt_w[state.prompt_of[r]] * drive.prompt_power[r])
+    speed, lag_s = 1.0 / drive.prompt_time[r], np.inf
+    if power_w > drive.limit_w[r]:
+        lag_s = plant.limit_lag_s - state.prompt_ran_s[r]
+        if lag_s <= _ALMOST:  # else the limit has not noticed yet
+            lag_s = np.inf
+            speed /= limit_time(drive.limit_w[r] / power_w)
+            power_w = drive.limit_w[r]
+    state.power_w[r], state.speed[r] = power_w, speed
+    state.until_s[r] = t + min(state.prompt_left_s[r] / speed, lag_s)
+
+
+@compiled
+def _begin_tokens(r: int, t: float, plant: Plant, state: State, drive: Drive) -> None:
     requests = state.active[r]
     rise = 1.0 - np.exp(-requests / plant.token_rise_requests)
     power_w = max(plant.idle_w, (plant.token_w + plant.token_rise_w * rise) * drive.token_power[r])
@@ -232,51 +260,48 @@ def _make_tokens(
     if power_w > drive.limit_w[r]:
         each_s *= limit_time(drive.limit_w[r] / power_w)
         power_w = drive.limit_w[r]
-    until_s, server = end_s, r % (len(work.first) - 1)
-    if requests < plant.batch_max and state.head[r] < work.first[server + 1]:
-        until_s = min(end_s, work.arrive_s[state.head[r]])
-    first_end_s = t + (state.next_end[r] - state.iteration[r]) * each_s
-    if first_end_s > until_s:
-        made = (until_s - t) / each_s
-        state.iteration[r] += made
-        log.tokens[r] += made * requests
-        return until_s, power_w * (until_s - t)
-    log.tokens[r] += (state.next_end[r] - state.iteration[r]) * requests
-    state.iteration[r] = state.next_end[r]
-    _end_requests(r, first_end_s, plant, work, state, log)
-    return first_end_s, power_w * (first_end_s - t)
+    state.power_w[r], state.speed[r] = power_w, 1.0 / each_s
+    state.until_s[r] = t + (state.next_end[r] - state.iteration[r]) * each_s
 
 
 @compiled
-def run_server(  # noqa: PLR0913, PLR0917  # flat arrays are what compiles
+def _happen(r: int, t: float, plant: Plant, work: Work, state: State, drive: Drive, log: Log) -> None:
+    """The event that a runner waited for."""
+    _settle(r, t, state, log)
+    if state.prompt_of[r] >= 0:
+        if state.prompt_left_s[r] <= _ALMOST:
+            _end_prompt(r, t, work, state, log)
+    elif state.active[r] > 0 and state.next_end[r] <= state.iteration[r] + _ALMOST:
+        _end_requests(r, t, work, state, log)
+    _begin(r, t, plant, work, state, drive)
+
+
+@compiled
+def retime(r: int, t: float, plant: Plant, work: Work, state: State, drive: Drive, log: Log) -> None:
+    """Work out a runner anew at `t`: it was set, or its requests are others."""
+    _settle(r, t, state, log)
+    _begin(r, t, plant, work, state, drive)
+
+
+@compiled
+def _through_events(
     r: int, t: float, end_s: float, plant: Plant, work: Work, state: State, drive: Drive, log: Log
 ) -> tuple[float, float]:
     """Run one runner from `t` to `end_s`; the energy of its GPUs, and how long it was busy."""
-    server = r % (len(work.first) - 1)
-    last = work.first[server + 1]
     energy_j, busy_s = 0.0, 0.0
-    while t < end_s:
-        head = state.head[r]
-        waiting = head < last and work.arrive_s[head] <= t
-        if waiting and state.prompt_of[r] < 0 and state.active[r] < plant.batch_max:
-            state.prompt_of[r], state.head[r] = head, head + 1
-            state.prompt_left_s[r], state.prompt_ran_s[r] = work.prompt_s[head], 0.0
-        if state.prompt_of[r] >= 0:
-            until_s, used_j = _read_prompt(r, t, end_s, plant, work, state, drive, log)
-            busy_s += until_s - t
-        elif state.active[r] > 0:
-            until_s, used_j = _make_tokens(r, t, end_s, plant, work, state, drive, log)
-            busy_s += until_s - t
-        else:
-            until_s = min(end_s, work.arrive_s[head]) if head < last else end_s
-            used_j = min(plant.idle_w, drive.limit_w[r]) * (until_s - t)
-        energy_j += used_j
-        t = until_s
+    while state.until_s[r] <= end_s:
+        now = max(state.until_s[r], t)
+        energy_j += state.power_w[r] * (now - t)
+        busy_s += now - t if state.prompt_of[r] >= 0 or state.active[r] > 0 else 0.0
+        _happen(r, now, plant, work, state, drive, log)
+        t = now
+    energy_j += state.power_w[r] * (end_s - t)
+    busy_s += end_s - t if state.prompt_of[r] >= 0 or state.active[r] > 0 else 0.0
     return energy_j, busy_s
 
 
 @compiled
-def advance(  # noqa: PLR0913, PLR0917  # flat arrays are what compiles
+def advance(
     plant: Plant,
     work: Work,
     state: State,
@@ -295,25 +320,34 @@ def advance(  # noqa: PLR0913, PLR0917  # flat arrays are what compiles
     one watt, by reading of the chunk (NaN: nothing); the chunk began at step `offset`.
     """
     servers = len(work.first) - 1
+    until_s, power_w, active, prompt_of = state.until_s, state.power_w, state.active, state.prompt_of
+    host_load, total_gpu_j = log.host_load, log.gpu_j
+    window_gpu_j, window_host_j = log.window_gpu_j, log.window_host_j
     for step in range(first, first + steps):
         if step % period == 0:
-            log.window_gpu_j[:] = 0.0
-            log.window_host_j[:] = 0.0
+            window_gpu_j[:] = 0.0
+            window_host_j[:] = 0.0
         t, end_s = step * plant.step_s, (step + 1) * plant.step_s
+        row_j, twin_j = 0.0, 0.0
         for r in range(2 * servers):
-            gpu_j, busy_s = run_server(r, t, end_s, plant, work, state, drive, log)
-            load = busy_s / plant.step_s
-            log.host_load[r] = load + (log.host_load[r] - load) * plant.host_keep
-            host_j = (plant.host_idle_w + plant.host_load_w * log.host_load[r]) * plant.step_s
-            if r < servers:
-                log.gpu_j[r] += gpu_j
-                log.window_gpu_j[r] += gpu_j
-                log.window_host_j[r] += host_j
-                log.row_w[step - offset] += (gpu_j + host_j) / plant.step_s
+            if until_s[r] > end_s:  # the common case, without a call
+                gpu_j = power_w[r] * plant.step_s
+                load = 1.0 if active[r] > 0 or prompt_of[r] >= 0 else 0.0
             else:
-                log.twin_w[step - offset] += (gpu_j + host_j) / plant.step_s
+                gpu_j, busy_s = _through_events(r, t, end_s, plant, work, state, drive, log)
+                load = busy_s / plant.step_s
+            host_load[r] = load + (host_load[r] - load) * plant.host_keep
+            host_j = (plant.host_idle_w + plant.host_load_w * host_load[r]) * plant.step_s
+            if r < servers:
+                total_gpu_j[r] += gpu_j
+                window_gpu_j[r] += gpu_j
+                window_host_j[r] += host_j
+                row_j += gpu_j + host_j
+            else:
+                twin_j += gpu_j + host_j
+        log.row_w[step - offset], log.twin_w[step - offset] = row_j / plant.step_s, twin_j / plant.step_s
         if (step + 1) % period == 0:
-            reading_w = (log.window_gpu_j.sum() + log.window_host_j.sum()) / (period * plant.step_s)
+            reading_w = (window_gpu_j.sum() + window_host_j.sum()) / (period * plant.step_s)
             if reading_w * seen[(step - offset) // period] > wake_w:
                 return step + 1 - first
     return steps
