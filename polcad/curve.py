@@ -1,7 +1,7 @@
 """How a GPU's power and time answer to its clock.
 
-Ratios of power and of time at a clock to those at the maximum clock, measured on A100-SXM boards (maximum 1410 MHz) and stored as
-fractions so that another board's clocks fit the same axis:
+Ratios of power and of time at a clock to those at the maximum clock, measured on A100-SXM boards (maximum 1410 MHz) and
+stored by fractions of it, so that another board's clocks fit the same axis:
 
 - prompt: forward stages of GPT-3 175B and BLOOM 176B in the Perseus profiles (data/perseus);
 - token, mixed, training: vLLM iterations of Llama-3.3-70B with at most 64, with 65-128 and with at least 192 tokens, in

@@ -21,7 +21,8 @@ from polcad.sim.profiles import Floats, Hardware, Known
 
 Ints = NDArray[np.int64]
 
-HOUR_S, DAY_S, WEEK_S = 3600, 86_400, 604_800
+HOUR_S, WEEK_S = 3600, 604_800
+_WORKDAYS = 5
 _SAMPLES = 4096  # of a workload's lengths, for its mean service time
 
 CONV_2024_HOURS = (
@@ -136,9 +137,10 @@ class Load:
     def util(self, start_s: float, end_s: float, random: np.random.Generator) -> Floats:
         """Utilisation asked of every server, second by second."""
         second = np.arange(int(start_s), int(end_s))
-        hourly = np.array(self.hours) / max(self.hours)
-        day = (second // DAY_S) % 7
-        util = self.peak_util * hourly[(second // HOUR_S) % 24] * np.where(day >= 5, self.weekend_frac, 1.0)  # noqa: PLR2004  # Saturday
+        days = np.where(np.arange(7) < _WORKDAYS, 1.0, self.weekend_frac)
+        week = np.outer(days, self.hours).ravel() / max(self.hours)
+        middles_s = (np.arange(len(week)) + 0.5) * HOUR_S  # a load that jumped on the hour would be the steepest rise
+        util = self.peak_util * np.interp(second, middles_s, week, period=WEEK_S)
         minutes = np.exp(random.normal(0.0, self.minute_frac, len(second) // 60 + 2) - self.minute_frac**2 / 2)
         result: Floats = util * minutes[np.arange(len(second)) // 60] * (1.0 + self._bursts(len(second), random))
         return result
