@@ -1,10 +1,11 @@
-"""A row of LLM servers as a model, with the live controller inside: how many servers fit under a budget?
+"""A row of LLM servers as a model, with the live controller inside: so that one can ask how many servers fit.
 
 Pure: no I/O, no asyncio, no clock; the same `RowModel` and seed give the same bytes. What to use:
 
 - `profiles.DGX_A100`, `profiles.DGX_H100`: `Hardware`, each figure with unit and source (`profiles.parameters`).
-- `load.Load` (`mix`, diurnal, weekly and bursty arrivals) and `load.Trace` (somebody's requests): `requests.Requests`.
-- `row.RowModel`: hardware, pools of servers, load, meter, actuation path, policy, guard, injections, seed, length.
+- `requests.Load` (a mix under diurnal, weekly and bursty arrivals) and `requests.Trace` (somebody's requests).
+- `row.RowModel`: hardware, load, meter, actuation path (`actuation.PATHS`), policy, guard, faults
+  (`inject.Injection`), seed, length.
 - `row.simulate(model, progress=..., tap=...) -> result.RowResult`: figures (fractions of the budget), series by the
   minute, duration curve, slowdowns by priority, setpoints in force, events.
 

@@ -76,8 +76,10 @@ class Backlog:
         )
         done_s = np.concatenate([old.done_s[:, kept], np.full((2, len(fresh)), np.nan)], axis=1)
         first = np.searchsorted(server[order], np.arange(self.servers + 1))
-        joined = [np.concatenate([column[kept], new])[order] for column, new in columns]
-        return Work(first, *joined, np.ascontiguousarray(done_s[:, order]))
+        arrive_s, prompt_s, prompt_w, context_k, output = (
+            np.concatenate([column[kept], new])[order] for column, new in columns
+        )
+        return Work(first, arrive_s, prompt_s, prompt_w, context_k, output, np.ascontiguousarray(done_s[:, order]))
 
     def _point(self, old: Work, moved: Ints, kept: Ints, state: State) -> None:
         """A runner that had admitted all of its server's old requests goes on with the first new one."""

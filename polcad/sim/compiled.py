@@ -1,4 +1,4 @@
-"""Compiles the inner loops with numba where the extra `sim` is installed; without it they are plain Python, and slow."""
+"""Compiles the inner loops with numba where the extra `sim` is installed; else they are plain Python, and slow."""
 
 from __future__ import annotations
 

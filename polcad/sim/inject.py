@@ -38,8 +38,10 @@ class Injection:
     def parse(cls, text: str) -> Injection:
         """``brake@3600+30`` (at 3600 s for 30 s), ``meter@…``, ``daemon@…``, ``ignore:7@…`` (server 7)."""
         match = _SYNTAX.fullmatch(text)
-        if match is None or match["fault"] not in set(Fault) or (match["server"] is None) is (
-            match["fault"] == Fault.IGNORE
+        if (
+            match is None
+            or match["fault"] not in set(Fault)
+            or (match["server"] is None) is (match["fault"] == Fault.IGNORE)
         ):
             raise ConfigError(
                 f"{text!r} is no fault: say brake@AT+SECONDS, meter@…, daemon@… or ignore:SERVER@AT+SECONDS"

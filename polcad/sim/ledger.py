@@ -130,13 +130,14 @@ class Ledger:
     def _minutes(self, row: Singles, twin: Singles) -> Minutes:
         steps = max(1, round(MINUTE_S / self._step_s))
         starts = np.arange(0, len(row), steps)
-        lengths = np.diff(np.append(starts, len(row))).astype(np.float32)
+        lengths = np.diff(np.append(starts, len(row)))
+        means: Singles = (np.add.reduceat(row, starts) / lengths).astype(np.float32)
         return Minutes(
             np.minimum.reduceat(row, starts),
-            np.add.reduceat(row, starts) / lengths,
+            means,
             np.maximum.reduceat(row, starts),
             np.maximum.reduceat(twin, starts),
-            {name: self._clock(name, starts * self._step_s) for name in self._servers},
+            {name: self._clock(name, starts.astype(np.float64) * self._step_s) for name in self._servers},
         )
 
     def _clock(self, name: Priority, at_s: Floats) -> Singles:

@@ -10,7 +10,7 @@ from polcad.curve import power_frac, time_ratio
 from polcad.model import Role, Setpoint
 from polcad.sim.backlog import Backlog
 from polcad.sim.profiles import Floats, Hardware
-from polcad.sim.servers import Drive, Log, advance, free_drive, idle_state, plant, retime
+from polcad.sim.servers import Drive, advance, empty_log, free_drive, idle_state, plant, retime
 
 
 class Servers:
@@ -24,8 +24,7 @@ class Servers:
         self._hardware, self._backlog, self._period = hardware, backlog, period
         self._plant = plant(hardware, step_s)
         self._offset, self._seen = 0, np.zeros(0)
-        n = backlog.servers
-        self.log = Log(np.zeros(0), np.zeros(0), *(np.zeros(size) for size in (n, 2 * n, 2 * n, n, n)), _whole(2 * n))
+        self.log = empty_log(backlog.servers)
 
     def begin_chunk(self, steps: int, seen: Floats) -> None:
         """Make room for so many steps from here."""
@@ -78,10 +77,6 @@ class Servers:
         gpus_w = self._hardware.gpus * self._hardware.gpu_max_w
         self.drive.limit_w[server] = setpoint.cap_frac * gpus_w if setpoint.cap_frac < 1.0 else np.inf
         self._retime(server)
-
-
-def _whole(n: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    return np.zeros(n, dtype=np.int64)
 
 
 @lru_cache(maxsize=256)

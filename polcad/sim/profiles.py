@@ -11,7 +11,7 @@ docs/simulation.md; `scripts/calibrate_sim.py` makes them anew.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, get_args, get_type_hints
 
 import numpy as np
@@ -62,6 +62,15 @@ class Hardware:
             raise ConfigError(f"{self.name}: gpu_idle_w={self.gpu_idle_w} must be above 0 and below gpu_max_w")
         if self.batch_max < 1:
             raise ConfigError(f"{self.name}: batch_max={self.batch_max} must be at least 1")
+
+    def hungrier(self, frac: float) -> Hardware:
+        """The same, with phases of work that draw so much more."""
+        return replace(
+            self,
+            prompt_frac=tuple((1 + frac) * share for share in self.prompt_frac),
+            token_frac=(1 + frac) * self.token_frac,
+            token_rise_frac=(1 + frac) * self.token_rise_frac,
+        )
 
     @property
     def idle_w(self) -> float:

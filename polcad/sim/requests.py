@@ -26,8 +26,8 @@ _WORKDAYS = 5
 _SAMPLES = 4096  # of a workload's lengths, for its mean service time
 
 CONV_2024_HOURS = (
-    (1.02, 1.11, 1.09, 0.91, 0.91, 1.00, 1.15, 1.24, 1.27, 1.24, 1.11, 1.17)
-    + (1.31, 1.45, 1.53, 1.42, 1.29, 1.24, 1.23, 1.16, 1.05, 0.88, 0.79, 0.82)
+    *(1.02, 1.11, 1.09, 0.91, 0.91, 1.00, 1.15, 1.24, 1.27, 1.24, 1.11, 1.17),
+    *(1.31, 1.45, 1.53, 1.42, 1.29, 1.24, 1.23, 1.16, 1.05, 0.88, 0.79, 0.82),
 )  # fmt: skip
 
 
@@ -111,9 +111,9 @@ class Load:
     minute_frac: Annotated[float, Known("standard deviation", "Azure 2024 conv: +-10 % from minute to minute")] = 0.10
     bursts_per_h: Annotated[float, Known("1/h", "assumed")] = 6.0
     burst_s: Annotated[float, Known("s", "assumed: how long one lasts")] = 3.0
-    burst_frac: Annotated[float, Known("of the load", "fitted to POLCA's largest 40 s rise: a mean burst adds this")] = (
-        2.0
-    )
+    burst_frac: Annotated[
+        float, Known("of the load", "fitted to POLCA's largest 40 s rise: a mean burst adds this")
+    ] = 2.0
     burst_max_frac: Annotated[float, Known("of the load", "fitted as burst_frac: no burst adds more")] = 6.0
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, inf
 
 import numpy as np
@@ -34,6 +34,7 @@ from polcad.spec import GuardSpec
 
 START_T = 1_750_032_000.0  # Monday 16 June 2025, 00:00 UTC: time 0 of a simulation
 STEP_S = 1.0
+DEFAULT_LOAD, DEFAULT_METER = Load(), Meter()
 _CHUNK_STEPS = 21_600
 _BUDGET_SERVERS = 40  # a POLCA row
 _WAKE_FRAC = 0.98  # of the lowest threshold: from here on the controller is given every reading
@@ -51,9 +52,9 @@ class RowModel:
     weeks: float = 1.0
     seed: int = 1
     hardware: Hardware = DGX_A100
-    source: Source = Load()
+    source: Source = DEFAULT_LOAD
     budget_w: float | None = None
-    meter: Meter = Meter()
+    meter: Meter = DEFAULT_METER
     path: Path = OUT_OF_BAND
     guard: GuardSpec | None = None
     injections: tuple[Injection, ...] = ()
@@ -73,7 +74,9 @@ class RowModel:
             )
         for injection in self.injections:
             if injection.fault is Fault.IGNORE and injection.server >= self.servers:
-                raise ConfigError(f"server {injection.server} cannot ignore its plan: the row has 0..{self.servers - 1}")
+                raise ConfigError(
+                    f"server {injection.server} cannot ignore its plan: the row has 0..{self.servers - 1}"
+                )
 
     @property
     def row_budget_w(self) -> float:
@@ -108,7 +111,7 @@ class RowModel:
 
 @dataclass(frozen=True, slots=True)
 class Tap:
-    """Hears the row's placements at its start, and then its messages every `every_s`, a multiple of the meter's."""
+    """Hears the row's placements at its start, then its messages every `every_s`, a multiple of the meter's period."""
 
     placed: Callable[[float, NodePlacement], None]
     heard: Callable[[Heard], None]
@@ -228,9 +231,10 @@ class _Run:
         if self._tap and t >= self._next_tap_s:
             self._next_tap_s = t + self._tap.every_s
             for message in heard:
-                self._tap.heard(message)
+                self._tap.heard(replace(message, telemetry=replace(message.telemetry, period_s=self._tap.every_s)))
         if self._controller is not None:
-            for event in (*heard, Tick(START_T + t)):
+            events: list[Input] = [*heard, Tick(START_T + t)]
+            for event in events:
                 self._tell(self._controller, event, t)
 
     def _tell(self, controller: Controller, event: Input, t: float) -> None:

@@ -142,10 +142,25 @@ def idle_state(servers: int, batch_max: int) -> State:
     )
 
 
+def empty_log(servers: int) -> Log:
+    """Nothing done yet, and no room for steps."""
+    runners = 2 * servers
+    return Log(
+        row_w=np.zeros(0),
+        twin_w=np.zeros(0),
+        gpu_j=np.zeros(servers),
+        tokens=np.zeros(runners),
+        host_load=np.zeros(runners),
+        window_gpu_j=np.zeros(servers),
+        window_host_j=np.zeros(servers),
+        ended=np.zeros(runners, dtype=np.int64),
+    )
+
+
 def free_drive(servers: int) -> Drive:
     """Nobody is slowed."""
-    ones = [np.ones(2 * servers) for _ in range(4)]
-    return Drive(*ones, np.full(2 * servers, np.inf))
+    time, power, token_time, token_power = (np.ones(2 * servers) for _ in range(4))
+    return Drive(time, power, token_time, token_power, np.full(2 * servers, np.inf))
 
 
 @compiled
