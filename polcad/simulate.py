@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from polcad.errors import ConfigError
-from polcad.model import NodePlacement, Priority
+from polcad.model import MAX_GPUS, NodePlacement, Priority
 from polcad.plugins import load
 from polcad.ports import Heard, Policy
 from polcad.recording import RecordingWriter
@@ -25,13 +25,13 @@ from polcad.sim.inject import Injection
 from polcad.sim.profiles import PROFILES
 from polcad.sim.requests import Load, Source, Trace
 from polcad.sim.result import RowResult
-from polcad.sim.row import RowModel, Tap, simulate
+from polcad.sim.row import STEP_S, RowModel, Tap, simulate
 from polcad.wire import Address, encode
 
 T = TypeVar("T")
 
 SITE = "sim"
-_MOST_MESSAGES = 1_000_000  # of a recording: six weeks of a row are read a message every quarter of a minute a group
+_MOST_MESSAGES = 1_000_000  # of a recording: six weeks have a message every four seconds
 _COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 
 
@@ -172,7 +172,7 @@ def _recorded(options: SimulateOptions, model: RowModel) -> Iterator[Tap | None]
 
 def _record_period_s(options: SimulateOptions, model: RowModel) -> float:
     """A multiple of the meter's period."""
-    shortest_s = model.steps * len(model.pools()) / _MOST_MESSAGES
+    shortest_s = model.steps * STEP_S * ceil(model.servers / MAX_GPUS) / _MOST_MESSAGES
     asked_s = shortest_s if options.record_period_s is None else options.record_period_s
     return max(1, ceil(asked_s / model.meter.period_s)) * model.meter.period_s
 

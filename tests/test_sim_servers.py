@@ -24,6 +24,7 @@ class Played:
     """One server that serves `rows` to their end."""
 
     def __init__(self, rows: list[tuple[float, int, int]], setpoint: Setpoint = FREE, seconds: int = 4000) -> None:
+        self.host_j = 0.0
         pool = Pool("all", 1, Placement(Priority.LOW))
         self.backlog = Backlog([pool], DGX_A100)
         self.servers = Servers(self.backlog, DGX_A100, 1.0, 2)
@@ -32,6 +33,7 @@ class Played:
         self.servers.set(0, setpoint)
         while self.servers.step < seconds and int(self.servers.log.ended.sum()) < 2 * len(rows):
             self.servers.run(2, np.inf)
+            self.host_j += self.servers.log.window_host_j[0]
         self.servers.settle()
         self.done_s = self.backlog.work.done_s
 
@@ -57,14 +59,8 @@ def test_every_request_ends_and_none_before_it_could(rows: list[tuple[float, int
 @given(requests, clocks)
 def test_energy_is_the_integral_of_power(rows: list[tuple[float, int, int]], clock: float) -> None:
     played = Played(rows, Setpoint(clock))
-    log, host_j = played.servers.log, 0.0
-    load = 0.0
-    for second in range(played.steps):
-        gpu_w = log.row_w[second] - DGX_A100.host_idle_w
-        assert gpu_w >= DGX_A100.gpus * DGX_A100.gpu_idle_w - 1e-6
-        host_j += log.row_w[second]
-    assert load == 0.0
-    assert log.gpu_j[0] <= host_j - played.steps * DGX_A100.host_idle_w + 1e-6
+    log = played.servers.log
+    assert log.row_w[: played.steps].sum() == pytest.approx(log.gpu_j[0] + played.host_j)
 
 
 @settings(max_examples=15, deadline=None)
@@ -75,3 +71,46 @@ def test_a_server_that_nobody_slows_is_its_twin(rows: list[tuple[float, int, int
     assert (played.done_s[0] == played.done_s[1]).all()
     assert (log.row_w[: played.steps] == log.twin_w[: played.steps]).all()
     assert (played.backlog.finished()[1] == 0).all()
+
+
+def test_a_lone_request_takes_and_draws_what_the_profile_says() -> None:
+    played = Played([(0.5, 2048, 101)])
+    each_s = DGX_A100.token_time_s(1, 2048)
+    token_w = float(DGX_A100.token_power_w(np.array(1.0)))
+    prompt = np.array([2048.0])
+    prompt_s, prompt_w = float(DGX_A100.prompt_time_s(prompt)[0]), float(DGX_A100.prompt_power_w(prompt)[0])
+
+    assert played.done_s[0, 0] == pytest.approx(0.5 + prompt_s + 100 * each_s)
+    busy_j = prompt_s * prompt_w + 100 * each_s * token_w
+    idle_s = played.steps - prompt_s - 100 * each_s
+    assert played.servers.log.gpu_j[0] == pytest.approx(busy_j + idle_s * DGX_A100.gpus * DGX_A100.gpu_idle_w)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 9000), st.integers(1, 400), st.tuples(clocks, clocks))
+def test_a_lower_clock_never_speeds_a_request_up_nor_draws_more(
+    prompt: int, output: int, pair: tuple[float, float]
+) -> None:
+    slow, fast = (Played([(0.0, prompt, output)], Setpoint(clock)) for clock in sorted(pair))
+    assert slow.done_s[0, 0] >= fast.done_s[0, 0] - 1e-9
+    for column in ("prompt_power", "token_power"):
+        assert getattr(slow.servers.drive, column)[0] <= getattr(fast.servers.drive, column)[0]
+
+
+@settings(max_examples=25, deadline=None)
+@given(requests, st.tuples(clocks, clocks))
+def test_a_lower_clock_never_lets_the_work_end_earlier(
+    rows: list[tuple[float, int, int]], pair: tuple[float, float]
+) -> None:
+    slow, fast = (Played(rows, Setpoint(clock)) for clock in sorted(pair))
+    assert slow.done_s[0].max() >= fast.done_s[0].max() - 1e-6
+    assert slow.done_s[0].mean() >= fast.done_s[0].mean() * (1 - 1e-3)
+
+
+def test_a_power_limit_lets_the_start_of_a_prompt_through_and_then_holds() -> None:
+    played = Played([(0.0, 8192, 1)], Setpoint(1.0, 0.5))
+    limit_w = 0.5 * DGX_A100.gpus * DGX_A100.gpu_max_w
+    gpu_w = played.servers.log.row_w[:4] - DGX_A100.host_idle_w
+    assert gpu_w[0] > limit_w + 0.1 * limit_w
+    assert all(gpu_w[1:4] <= limit_w + 0.1 * limit_w)
+    assert played.done_s[0, 0] > 1.9 * played.done_s[1, 0]

@@ -52,7 +52,7 @@ class Hardware:
     token_rise_requests: Annotated[float, Known("requests", "1 - 1/e of the rise is reached here")]
     gpus: Annotated[int, Known("boards", "DGX")] = 8
     batch_max: Annotated[int, Known("requests", "assumed: what one instance serves together")] = 16
-    host_s: Annotated[float, Known("s", "assumed: how fast fans and supplies follow the load")] = 20.0
+    host_s: Annotated[float, Known("s", "assumed: how fast fans and supplies follow the load")] = 120.0
     limit_lag_s: Annotated[float, Known("s", "assumed: how long a burst escapes a power limit (under 1 s)")] = 0.5
     assumed: tuple[str, ...] = ()
 
@@ -117,7 +117,7 @@ DGX_A100 = Hardware(
     gpu_idle_w=68.0,
     provisioned_w=6500.0,
     host_idle_w=956.0,
-    host_load_w=1450.0,
+    host_load_w=1580.0,
     max_mhz=1410.0,
     prompt_tokens=_TOKENS,
     prompt_s=(0.0833, 0.0992, 0.1741, 0.2878, 0.5394, 1.348, 3.443),

@@ -105,16 +105,14 @@ class Load:
     """A mix under a daily, weekly and bursty load. Time 0 is a Monday, 00:00 UTC."""
 
     mix: tuple[Workload, ...] = POLCA_MIX
-    peak_util: Annotated[float, Known("of a server's time", "fitted: busiest hour, mean")] = 0.55
+    peak_util: Annotated[float, Known("of a server's time", "fitted to POLCA's row: mean of the busiest hour")] = 0.35
     hours: Annotated[tuple[float, ...], Known("of the mean", "Azure 2024 conv, weekdays by hour")] = CONV_2024_HOURS
-    weekend_frac: Annotated[float, Known("of a weekday", "Azure 2024 conv")] = 0.57
+    weekend_frac: Annotated[float, Known("of a weekday", "fitted to POLCA's rises; Azure conv has .57")] = 0.85
     minute_frac: Annotated[float, Known("standard deviation", "Azure 2024 conv: +-10 % from minute to minute")] = 0.10
     bursts_per_h: Annotated[float, Known("1/h", "assumed")] = 6.0
-    burst_s: Annotated[float, Known("s", "assumed: how long one lasts")] = 3.0
-    burst_frac: Annotated[
-        float, Known("of the load", "fitted to POLCA's largest 40 s rise: a mean burst adds this")
-    ] = 2.0
-    burst_max_frac: Annotated[float, Known("of the load", "fitted as burst_frac: no burst adds more")] = 6.0
+    burst_s: Annotated[float, Known("s", "assumed: how long one lasts")] = 2.0
+    burst_frac: Annotated[float, Known("of the load", "fitted to POLCA's largest rises: a mean burst adds this")] = 2.0
+    burst_max_frac: Annotated[float, Known("of the load", "fitted with burst_frac: no burst adds more")] = 5.0
 
     def __post_init__(self) -> None:
         """Refuse loads that mean nothing."""
@@ -180,7 +178,7 @@ class Trace:
     arrive_s: Floats  # since the trace's first request
     prompt_tokens: Floats
     output_tokens: Floats
-    peak_util: Annotated[float, Known("of a server's time", "as of Load")] = 0.55
+    peak_util: Annotated[float, Known("of a server's time", "as of Load")] = 0.35
     high_share: Annotated[float, Known("of the servers", "assumed")] = 0.5
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ both make the same plans.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ import numpy as np
 from polcad.controller import Controller
 from polcad.errors import ConfigError
 from polcad.model import Event, NodePlacement, Plan, Rule
-from polcad.ports import Heard, Input, Policy, Tick
+from polcad.ports import Heard, Input, Placed, Policy, Tick
 from polcad.sim.actuation import OUT_OF_BAND, Actuation, Path
 from polcad.sim.backlog import Backlog
 from polcad.sim.inject import Fault, Injection
@@ -131,7 +131,9 @@ class _Run:
         self._pools, self._guard = pools, model.row_guard
         self._period = int(model.meter.period_s / STEP_S)
         self._spec = row_spec(groups, hardware, model.row_budget_w)
-        self._where = [(group.name, uuid, group.placement) for group in groups for uuid in group.uuids]
+        self._where = [
+            (group.name, *each) for group in groups for each in zip(group.uuids, group.placements, strict=True)
+        ]
         self._backlog = Backlog(pools, hardware)
         self._servers = Servers(self._backlog, hardware, STEP_S, self._period)
         self._speech = Speech(groups, hardware, model.meter.period_s)
@@ -153,7 +155,10 @@ class _Run:
     _told_rules: tuple[Rule, ...] | None  # what the servers were told last
 
     def _new_controller(self) -> Controller:
-        return Controller(self._spec, self._guard, self._model.policy, self._epoch)
+        controller = Controller(self._spec, self._guard, self._model.policy, self._epoch)
+        for group in self._speech.groups:
+            controller.on(Placed(START_T + self._servers.step * STEP_S, group.placement))
+        return controller
 
     # --- time -------------------------------------------------------------------------------------------------------
 
@@ -171,8 +176,8 @@ class _Run:
     def _begin(self) -> None:
         self._note_setpoints(0.0)
         if self._tap:
-            for placement in self._speech.placements():
-                self._tap.placed(START_T, placement)
+            for group in self._speech.groups:
+                self._tap.placed(START_T, group.placement)
 
     def _run_chunk(self, start: int, end: int) -> None:
         model, servers = self._model, self._servers
@@ -183,7 +188,7 @@ class _Run:
         servers.begin_chunk(end - start, seen)
         silences = [*(start + self._period * np.flatnonzero(np.isnan(seen))).tolist(), end]
         while servers.step < end:
-            self._advance(silences[bisect_right(silences, servers.step)])
+            self._advance(silences[bisect_left(silences, servers.step)])
             t = servers.step * STEP_S
             self._change_faults(t)
             self._end_leases(t)
@@ -197,13 +202,13 @@ class _Run:
         The reading before one that the meter drops (which begins at step `silence`) is always looked at, so that
         nobody looks older than it is.
         """
-        step = self._servers.step
+        step, now = self._servers.step, self._servers.step * STEP_S
         until, wake_w = step - step % self._period + self._period, inf
         if self._quiet():
             until, wake_w = max(until, silence), self._wake_w
-        for t in (self._actuation.next_s, self._next_fault_s(step * STEP_S), self._lease_ends_s, self._next_tap_s):
-            if t < until * STEP_S:
-                until = max(step + 1, ceil(t / STEP_S))
+        for t in (self._actuation.next_s, self._next_fault_s(now), self._lease_ends_s, self._next_tap_s):
+            if now < t < until * STEP_S:
+                until = ceil(t / STEP_S)
         self._servers.run(until - step, wake_w)
 
     def _quiet(self) -> bool:

@@ -1,7 +1,8 @@
 """What the row says to its controller: one telemetry message a group, one column a server.
 
-A group is up to 64 servers of one pool; it stands for a node, and a server for a GPU with the power of all of its own.
-So the controller sees every server's setpoint in force, and a reading of 52 servers costs it four messages, not 52.
+A group is up to 64 servers; it stands for a node, and a server for a GPU with the power of all of its own. So the
+controller sees every server's setpoint in force, a reading of 52 servers costs it one message, not 52, and it never
+adds servers of this reading to servers of the last.
 """
 
 from __future__ import annotations
@@ -33,25 +34,31 @@ RACK = "rack"
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Servers `first` to `first + len(uuids)`, all of one placement."""
+    """Servers `first` to `first + len(uuids)`."""
 
     name: str
     first: int
     uuids: tuple[str, ...]
-    placement: Placement
+    placements: tuple[Placement, ...]
+
+    @property
+    def placement(self) -> NodePlacement:
+        """Where its servers belong."""
+        return NodePlacement(self.name, gpus=dict(zip(self.uuids, self.placements, strict=True)))
 
 
 def groups_of(pools: Sequence[Pool]) -> tuple[Group, ...]:
     """The row in groups; server 0 is the first of the first pool."""
-    groups, first = [], 0
-    for pool in pools:
-        for start in range(0, pool.servers, MAX_GPUS):
-            size = min(MAX_GPUS, pool.servers - start)
-            name = pool.name if pool.servers <= MAX_GPUS else f"{pool.name}-{start // MAX_GPUS}"
-            uuids = tuple(f"server-{first + place}" for place in range(size))
-            groups.append(Group(name, first, uuids, pool.placement))
-            first += size
-    return tuple(groups)
+    placements = [pool.placement for pool in pools for _ in range(pool.servers)]
+    return tuple(
+        Group(
+            f"servers-{first // MAX_GPUS}",
+            first,
+            tuple(f"server-{server}" for server in range(first, min(first + MAX_GPUS, len(placements)))),
+            tuple(placements[first : first + MAX_GPUS]),
+        )
+        for first in range(0, len(placements), MAX_GPUS)
+    )
 
 
 def row_spec(groups: Sequence[Group], hardware: Hardware, budget_w: float) -> RowSpec:
@@ -59,16 +66,7 @@ def row_spec(groups: Sequence[Group], hardware: Hardware, budget_w: float) -> Ro
     gpus_w = hardware.gpus * hardware.gpu_max_w
     host_w = hardware.host_idle_w + hardware.host_load_w
     nodes = tuple(
-        NodeSpec(
-            group.name,
-            RACK,
-            gpus=len(group.uuids),
-            gpu_max_w=gpus_w,
-            host_w=len(group.uuids) * host_w,
-            priority=group.placement.priority,
-            role=group.placement.role,
-            pool=group.placement.pool,
-        )
+        NodeSpec(group.name, RACK, len(group.uuids), gpu_max_w=gpus_w, host_w=len(group.uuids) * host_w)
         for group in groups
     )
     return RowSpec("row", budget_w, nodes=nodes)
@@ -82,10 +80,6 @@ class Speech:
         self._max_w, self._period_s = hardware.gpus * hardware.gpu_max_w, period_s
         self._seq = 0
         self._force: dict[str, InForce] = {}
-
-    def placements(self) -> list[NodePlacement]:
-        """Where every group belongs."""
-        return [NodePlacement(group.name, group.placement) for group in self.groups]
 
     def set(self, in_force: Sequence[Setpoint], ignoring: set[int]) -> None:
         """Say from now on that these setpoints are in force."""
