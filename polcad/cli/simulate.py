@@ -41,10 +41,12 @@ def row(
         typer.Option(help="brake@AT+SECONDS, meter@…, daemon@… or ignore:SERVER@…, AT in seconds; may be repeated."),
     ] = None,
     record: Annotated[Path | None, typer.Option(help="Write a recording that replay reads.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a page with plots (HTML).")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Simulate a row of servers under its budget, with the controller that would run it."""
     from polcad.progress import bar
+    from polcad.report import of_row, write
     from polcad.simulate import SimulateOptions, timed
 
     options = SimulateOptions(
@@ -60,8 +62,11 @@ def row(
         faults=tuple(fault or ()),
         record=record,
     )
-    with bar(f"simulate {servers} servers", options.model().steps) as advance:
-        _, figures = timed(options, advance)
+    model = options.model()
+    with bar(f"simulate {servers} servers", model.steps) as advance:
+        result, figures = timed(options, advance)
+    if report is not None:
+        write(report, of_row(model, result, policy))
     if as_json:
         print_json(figures)
         return
