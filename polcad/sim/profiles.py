@@ -52,7 +52,7 @@ class Hardware:
     token_rise_requests: Annotated[float, Known("requests", "1 - 1/e of the rise is reached here")]
     gpus: Annotated[int, Known("boards", "DGX")] = 8
     batch_max: Annotated[int, Known("requests", "assumed: what one instance serves together")] = 16
-    host_s: Annotated[float, Known("s", "assumed: how fast fans and supplies follow the load")] = 120.0
+    host_s: Annotated[float, Known("s", "assumed: how fast fans and supplies follow the load")] = 300.0
     limit_lag_s: Annotated[float, Known("s", "assumed: how long a burst escapes a power limit (under 1 s)")] = 0.5
     assumed: tuple[str, ...] = ()
 
@@ -117,19 +117,20 @@ DGX_A100 = Hardware(
     gpu_idle_w=68.0,
     provisioned_w=6500.0,
     host_idle_w=956.0,
-    host_load_w=1580.0,
+    host_load_w=1480.0,
     max_mhz=1410.0,
     prompt_tokens=_TOKENS,
     prompt_s=(0.0833, 0.0992, 0.1741, 0.2878, 0.5394, 1.348, 3.443),
     prompt_frac=(0.691, 0.723, 0.876, 1.006, 1.017, 1.017, 1.025),
-    token_s=0.0470,
-    token_request_s=0.00050,
-    token_context_s=0.00053,
+    token_s=0.0477,
+    token_request_s=0.00035,
+    token_context_s=0.00045,
     token_frac=0.630,
     token_rise_frac=0.045,
     token_rise_requests=16.0,
 )
 
+# H100: the curves of `polcad.curve` are assumed too; token power is of Llama 70B (mlenergy), prompt power the A100's.
 DGX_H100 = Hardware(
     name="dgx-h100",
     gpu_max_w=700.0,
@@ -144,10 +145,10 @@ DGX_H100 = Hardware(
     token_s=0.0350,
     token_request_s=0.00032,
     token_context_s=0.00028,
-    token_frac=0.613,
-    token_rise_frac=0.287,
-    token_rise_requests=161.0,
-    assumed=("prompt_frac", "host_load_w", "token_frac", "token_rise_frac", "token_rise_requests", "polcad.curve"),
+    token_frac=0.614,
+    token_rise_frac=0.296,
+    token_rise_requests=125.0,
+    assumed=("prompt_frac", "host_load_w", "token_frac", "token_rise_frac", "token_rise_requests"),
 )
 
 PROFILES = {hardware.name: hardware for hardware in (DGX_A100, DGX_H100)}
