@@ -9,7 +9,7 @@ from polcad.errors import ConfigError
 from polcad.model import EventKind, NodePlacement, Priority
 from polcad.plugins import load, names
 from polcad.ports import Heard
-from polcad.sim.actuation import IN_BAND
+from polcad.sim.actuation import IN_BAND, OUT_OF_BAND
 from polcad.sim.inject import Fault, Injection
 from polcad.sim.meter import Meter
 from polcad.sim.profiles import DGX_A100, PROFILES, parameters
@@ -81,8 +81,8 @@ def test_the_same_seed_gives_the_same_result_and_another_seed_another() -> None:
 
 def test_out_of_band_setpoints_act_later_than_in_band_ones() -> None:
     slow, fast = (
-        simulate(small_row(budget_w=TIGHT_W, meter=EXACT, **path)).capped_hours[Priority.LOW]
-        for path in ({}, {"path": IN_BAND})
+        simulate(small_row(budget_w=TIGHT_W, meter=EXACT, path=path)).capped_hours[Priority.LOW]
+        for path in (OUT_OF_BAND, IN_BAND)
     )
     assert fast > slow
 
