@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from polcad.errors import ConfigError
-from polcad.model import NodePlacement, Placement, Priority, Telemetry
+from polcad.model import InForce, NodePlacement, Placement, Priority, Telemetry
 from polcad.playback import Playback
 from polcad.ports import Heard, Placed, Policy
 from polcad.recording import read
@@ -115,6 +115,7 @@ class RecordedRows:
     path: Actuating
     guard: GuardSpec
     known_priorities: bool
+    capped_share: float = 0.0  # of the messages: what a GPU would have drawn then was not recorded
 
     @property
     def servers(self) -> int:
@@ -142,7 +143,7 @@ class RecordedRows:
         told = (
             "added servers behave like the recorded ones, up to 15 minutes shifted",
             "a slowdown is that of the clocks in force while a server was busy; queueing comes on top",
-            "the recorded row itself was not capped",
+            f"the recorded row was capped in {self.capped_share:.1%} of its messages; its demand then counts as drawn",
         )
         guessed = "priorities were not recorded: every other server is taken as high priority"
         return told if self.known_priorities else (*told, guessed)
@@ -176,7 +177,19 @@ def recorded_rows(path: Path, budget_w: float | None, hardware: Hardware, acting
         dwell_s=max(GuardSpec().dwell_s, acting.latency_s),
         idle_frac=hardware.gpu_idle_w / hardware.gpu_max_w,
     )
-    return RecordedRows(servers, budget, acting, guard, known_priorities=bool(places))
+    return RecordedRows(
+        servers, budget, acting, guard, known_priorities=bool(places), capped_share=_capped_share(heard)
+    )
+
+
+def _capped_share(heard: Mapping[str, list[tuple[float, Telemetry]]]) -> float:
+    """How many of the messages tell of a lock or limit in force."""
+    told = [message.in_force for readings in heard.values() for _, message in readings]
+    return sum(force is not None and _is_capped(force) for force in told) / len(told)
+
+
+def _is_capped(force: InForce) -> bool:
+    return any(value is not None and value < 1 for value in (*force.clock_frac, *force.cap_frac))
 
 
 def _gridded(

@@ -22,6 +22,11 @@ POLICIES = ("no_cap", "one_threshold_low", "one_threshold_all", "polca", "three_
 SERVERS = (40, 44, 48, 52, 56, 60)
 CANDIDATES = ((0.75, 0.85), (0.80, 0.89), (0.85, 0.95))
 OUT, IN = "out-of-band", "in-band"
+FAST: tuple[tuple[str, tuple[tuple[str, float], ...]], ...] = (  # nearer to the budget, since settings act in a second
+    ("polca", (("t1_frac", 0.88), ("t2_frac", 0.93))),
+    ("polca", (("t1_frac", 0.91), ("t2_frac", 0.96))),
+    ("phase_aware", (("t1_frac", 0.88), ("deep_frac", 0.92), ("t2_frac", 0.96))),
+)
 _TAKEN = ("peak_frac", "mean_frac", "rise_2s_frac", "rise_40s_frac", "brakes", "seconds_over_budget")
 _FELT = ("high_p50_slowdown", "high_p99_slowdown", "low_p50_slowdown", "low_p99_slowdown", "throughput_frac")
 FIGURES = (*_TAKEN, *_FELT, "capped_hours_high", "capped_hours_low")
@@ -65,6 +70,7 @@ def cases() -> tuple[Case, ...]:
     hungrier = [Case(52, policy, hungrier_frac=0.05) for policy in POLICIES]
     beyond = [Case(servers, "polca", actuation=IN) for servers in (52, 56, 60)]
     beyond += [Case(servers, "phase_aware", actuation=path) for servers in (52, 56) for path in (OUT, IN)]
+    beyond += [Case(servers, *way, actuation=IN) for servers in (52, 56) for way in FAST]
     every = dict.fromkeys([*grid, *searched, *hungrier, *beyond])
     return tuple(sorted(every, key=lambda case: -case.servers))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from polcad.reproduce import CANDIDATES, FIGURES, IN, OUT, POLICIES, SERVERS, Case, Figures, Results, thresholds
+from polcad.reproduce import CANDIDATES, FAST, FIGURES, IN, OUT, POLICIES, SERVERS, Case, Figures, Results, thresholds
 
 _DAYS_PER_WEEK = 7
 _SURE = 3.0  # events that a Poisson count of zero excludes with 95 %
@@ -174,6 +174,11 @@ def _actuation(results: Results) -> Iterator[str]:
         for policy in ("polca", "phase_aware")
         for path in (OUT, IN)
     ]
+    named += [
+        ((str(n), f"{policy} at {', '.join(f'{at:.0%}' for _, at in way)}", IN), Case(n, policy, way, IN))
+        for n in (52, 56)
+        for policy, way in FAST
+    ]
     yield from (
         "## Beyond the paper: settings in band, and locking token-heavy servers first",
         "",
@@ -196,5 +201,9 @@ def _most(cases: Sequence[Case]) -> str:
     if not cases:
         return "none of these"
     servers = max(case.servers for case in cases)
-    ways = ", ".join(f"{case.policy} {case.actuation}" for case in cases if case.servers == servers)
-    return f"{servers} ({ways})"
+    ways = [_way(case) for case in cases if case.servers == servers]
+    return f"{servers} ({', '.join(ways)})"
+
+
+def _way(case: Case) -> str:
+    return " ".join((case.policy, *(f"{at:.0%}" for _, at in case.options), case.actuation))

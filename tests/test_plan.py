@@ -13,6 +13,7 @@ from polcad.plan import Answer, PlanOptions, Slo, as_json, plan
 from polcad.plan_rows import SimulatedRows, recorded_rows
 from polcad.plan_text import lines, report
 from polcad.ports import Policy
+from polcad.recording import RecordingWriter
 from polcad.sim.actuation import OUT_OF_BAND
 from polcad.sim.composed import Composed, Recorded
 from polcad.sim.profiles import DGX_A100
@@ -135,6 +136,26 @@ def test_policies_that_limit_power_are_refused_for_recordings() -> None:
         judged(recorded(), 4, 4 * (0.8 * 3200 + 1500) / 0.995, ThreeBand())
 
 
+def test_a_recording_of_a_capped_row_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "capped.rec"
+    options = SimulateOptions(6, weeks=600 / 604_800, policy="polca", record=path, budget_w=20_000.0)
+    simulate(options)
+    rows = recorded_rows(path, None, DGX_A100, OUT_OF_BAND)
+    assert rows.capped_share > 0.3
+
+
+def test_a_recording_without_a_budget_or_too_short_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "short.rec"
+    simulate(SimulateOptions(2, weeks=60 / 604_800, policy="no_cap", record=path, budget_w=20_000.0))
+    with pytest.raises(ConfigError, match="too few"):
+        recorded_rows(path, None, DGX_A100, OUT_OF_BAND)
+    bare = tmp_path / "bare.rec"
+    with RecordingWriter(bare, {"made_by": "polcad record"}):
+        pass
+    with pytest.raises(ConfigError, match="--budget-w"):
+        recorded_rows(bare, None, DGX_A100, OUT_OF_BAND)
+
+
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("plan") / "row.rec"
@@ -148,6 +169,7 @@ def test_a_recording_gives_its_servers_priorities_and_budget(recording: Path) ->
     assert {pool.placement.priority for pool in rows.recorded.pools} == set(Priority)
     assert rows.judge(7, Polca(), 1) == rows.judge(7, Polca(), 1)
     assert 0 < rows.rise_frac(40.0) < 1
+    assert "was capped in 0.0% of its messages" in rows.assumptions()[2]
 
 
 def test_a_stretch_of_a_recording_is_that_stretch() -> None:

@@ -2,7 +2,9 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from polcad.cli import app
 from polcad.errors import ConfigError
 from polcad.model import Role
 from polcad.reproduce import FIGURES, Case, Results, cases, run, thresholds
@@ -65,3 +67,10 @@ def test_runs_in_parallel_give_what_runs_alone_give(tmp_path: Path) -> None:
     assert together == run(0.0005, 2, 1, told.append, wanted)
     assert sum(told) == 8
     assert not list(tmp_path.iterdir())
+
+
+def test_the_command_line_shows_what_it_offers() -> None:
+    for command in (["reproduce", "polca"], ["plan"]):
+        shown = CliRunner().invoke(app, [*command, "--help"])
+        assert shown.exit_code == 0
+        assert "seeds" in shown.output
