@@ -120,7 +120,7 @@ def plan(rows: Rows, options: PlanOptions, done: Callable[[int], None] = lambda 
     sizes: list[Size] = []
     servers, most = rows.servers, options.most or 2 * rows.servers
     while servers <= most and sum(bool(size.broken) for size in sizes) < _FAILURES:
-        policy = _policy(options, rise_frac * servers / rows.servers)
+        policy = calibrated(options, rise_frac * servers / rows.servers)
         sizes.append(_tried(rows, servers, policy, options, done))
         servers += options.step
     return Answer(
@@ -146,7 +146,7 @@ def _tried(rows: Rows, servers: int, policy: Policy, options: PlanOptions, done:
     return Size(servers, dict(policy.thresholds), tuple(runs), broken)
 
 
-def _policy(options: PlanOptions, rise_frac: float) -> Policy:
+def calibrated(options: PlanOptions, rise_frac: float) -> Policy:
     """The policy, with calibrated thresholds where it has POLCA's two."""
     kind = load("polcad.policies", options.policy)
     names = {item.name for item in fields(kind)}
@@ -158,8 +158,8 @@ def _policy(options: PlanOptions, rise_frac: float) -> Policy:
         raise ConfigError(
             f"the row rises by {rise_frac:.0%} of its budget before a setting acts: no threshold can wait"
         )
-    calibrated: Policy = kind(t1_frac=t2_frac - T1_BELOW, t2_frac=t2_frac)
-    return calibrated
+    ladder: Policy = kind(t1_frac=t2_frac - T1_BELOW, t2_frac=t2_frac)
+    return ladder
 
 
 def as_json(answer: Answer) -> dict[str, object]:

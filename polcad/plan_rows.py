@@ -13,6 +13,7 @@ import numpy as np
 from polcad.errors import ConfigError
 from polcad.model import InForce, NodePlacement, Placement, Priority, Telemetry
 from polcad.playback import Playback
+from polcad.plugins import load
 from polcad.ports import Heard, Placed, Policy
 from polcad.recording import read
 from polcad.sim.actuation import Path as Actuating
@@ -65,7 +66,7 @@ class Rows(Protocol):
 class SimulatedRows:
     """Rows of the model: calibrated on one seed, judged on others."""
 
-    options: SimulateOptions
+    options: SimulateOptions  # its policy is the one to be judged
     servers: int
 
     @property
@@ -80,7 +81,8 @@ class SimulatedRows:
 
     def rise_frac(self, latency_s: float) -> float:
         """From the readings of a run of another seed."""
-        model = replace(self._model(self.servers, _CALIBRATE_SEED), injections=())
+        uncapped: Policy = load("polcad.policies", "no_cap")()
+        model = self._model(self.servers, _CALIBRATE_SEED, uncapped)
         powers: dict[float, float] = defaultdict(float)
 
         def heard(event: Heard) -> None:
@@ -91,7 +93,7 @@ class SimulatedRows:
         steps = max(1, round(latency_s / model.meter.period_s))
         return rise(np.array(settled, dtype=np.float32), steps) / model.row_budget_w
 
-    def _model(self, servers: int, seed: int, policy: Policy | None = None) -> RowModel:
+    def _model(self, servers: int, seed: int, policy: Policy) -> RowModel:
         return replace(self.options, servers=servers, seed=seed).model(policy)
 
     def judge(self, servers: int, policy: Policy, seed: int) -> Mapping[str, float]:

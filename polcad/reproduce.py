@@ -9,12 +9,10 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from polcad.errors import ConfigError
 from polcad.plugins import load
-from polcad.sim.phases import with_phases
-from polcad.sim.requests import Load
 from polcad.sim.row import RowModel, simulate
 from polcad.simulate import SimulateOptions, summary
 
@@ -52,10 +50,7 @@ class Case:
             actuation=self.actuation,
             hungrier_frac=self.hungrier_frac,
         )
-        model = options.model(load("polcad.policies", self.policy)(**dict(self.options)))
-        if self.policy != "phase_aware":
-            return model
-        return replace(model, source=with_phases(Load(), model.hardware))
+        return options.model(load("polcad.policies", self.policy)(**dict(self.options)))
 
 
 def thresholds(t1_frac: float, t2_frac: float) -> tuple[tuple[str, float], ...]:

@@ -22,6 +22,7 @@ from polcad.ports import Heard, Policy
 from polcad.recording import RecordingWriter
 from polcad.sim.actuation import PATHS
 from polcad.sim.inject import Injection
+from polcad.sim.phases import told_phases
 from polcad.sim.profiles import PROFILES
 from polcad.sim.requests import Load, Source, Trace
 from polcad.sim.result import RowResult
@@ -59,7 +60,7 @@ class SimulateOptions:
     def model(self, policy: Policy | None = None) -> RowModel:
         """The row; ConfigError for options that mean nothing. `policy` instead of the one named, with its options."""
         hardware = _named(PROFILES, self.hardware, "--hardware")
-        return RowModel(
+        model = RowModel(
             servers=self.servers,
             policy=policy or load("polcad.policies", self.policy)(),
             weeks=self.weeks,
@@ -70,6 +71,7 @@ class SimulateOptions:
             path=_named(PATHS, self.actuation, "--actuation"),
             injections=tuple(Injection.parse(text) for text in self.faults),
         )
+        return told_phases(model, self.policy)
 
     def _source(self) -> Source:
         return Load() if self.trace is None else read_trace(self.trace)

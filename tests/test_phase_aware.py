@@ -2,6 +2,7 @@ import pytest
 
 from polcad.errors import ConfigError
 from polcad.model import FREE, Priority, Role, Setpoint
+from polcad.simulate import SimulateOptions
 from policies.phase_aware import PhaseAware
 from tests.views import view
 
@@ -30,3 +31,9 @@ def test_high_priority_is_touched_only_once_the_low_one_had_time_to_act() -> Non
 def test_thresholds_and_clocks_in_the_wrong_order_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
         PhaseAware(**options)
+
+
+def test_the_simulated_row_tells_the_policy_its_phases() -> None:
+    roles = {pool.placement.role for pool in SimulateOptions(8, policy="phase_aware").model().pools()}
+    assert roles == {Role.TOKEN, Role.MIXED}
+    assert {pool.placement.role for pool in SimulateOptions(8).model().pools()} == {Role.MIXED}

@@ -138,7 +138,7 @@ def test_policies_that_limit_power_are_refused_for_recordings() -> None:
 
 def test_a_recording_of_a_capped_row_says_so(tmp_path: Path) -> None:
     path = tmp_path / "capped.rec"
-    options = SimulateOptions(6, weeks=600 / 604_800, policy="polca", record=path, budget_w=20_000.0)
+    options = SimulateOptions(6, weeks=200 / 604_800, policy="polca", record=path, budget_w=20_000.0)
     simulate(options)
     rows = recorded_rows(path, None, DGX_A100, OUT_OF_BAND)
     assert rows.capped_share > 0.3
@@ -180,7 +180,7 @@ def test_a_stretch_of_a_recording_is_that_stretch() -> None:
 
 @pytest.mark.integration
 def test_a_simulated_row_is_planned_from_end_to_end() -> None:
-    rows = SimulatedRows(SimulateOptions(8, weeks=0.01, policy="no_cap", budget_w=8 * 6500.0), 8)
+    rows = SimulatedRows(SimulateOptions(8, weeks=0.01, policy="polca", budget_w=8 * 6500.0), 8)
     found = plan(rows, PlanOptions(seeds=1, most=9, step=1))
     assert found.fits is not None
     assert 0 < found.rise_frac < 0.5

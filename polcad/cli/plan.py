@@ -31,10 +31,11 @@ def polca(
 ) -> None:
     """Run POLCA's whole comparison on the simulated row: about 20 minutes on two cores, with the extra `sim`."""
     from polcad.progress import bar
-    from polcad.report import write
+    from polcad.report import check_writable, write
     from polcad.reproduce import cases, run
     from polcad.reproduction import document
 
+    check_writable(out)
     with bar("reproduce polca", len(cases()) * seeds) as advance:
         text = document(run(weeks, seeds, processes, advance), weeks, seeds)
     typer.echo(text)
@@ -68,11 +69,12 @@ def plan(
     from polcad.plan_text import lines
     from polcad.plan_text import report as page_of
     from polcad.progress import bar
-    from polcad.report import write
+    from polcad.report import check_writable, write
     from polcad.simulate import SimulateOptions
 
+    check_writable(report)
     asked = SimulateOptions(
-        servers, weeks=weeks, policy="no_cap", actuation=actuation, hardware=hardware, budget_w=budget_w
+        servers, weeks=weeks, policy=policy, actuation=actuation, hardware=hardware, budget_w=budget_w
     )
     model = asked.model()
     found: Rows = SimulatedRows(asked, servers)

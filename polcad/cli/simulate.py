@@ -46,7 +46,7 @@ def row(
 ) -> None:
     """Simulate a row of servers under its budget, with the controller that would run it."""
     from polcad.progress import bar
-    from polcad.report import of_row, write
+    from polcad.report import check_writable, of_row, write
     from polcad.simulate import SimulateOptions, timed
 
     options = SimulateOptions(
@@ -63,6 +63,7 @@ def row(
         record=record,
     )
     model = options.model()
+    check_writable(report)
     with bar(f"simulate {servers} servers", model.steps) as advance:
         result, figures = timed(options, advance)
     if report is not None:

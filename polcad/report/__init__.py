@@ -5,6 +5,6 @@ row. The same things in make the same bytes out. Every text is escaped, and the 
 """
 
 from polcad.report.of_row import of_row
-from polcad.report.page import Figure, Plot, Series, Table, page, write
+from polcad.report.page import Figure, Plot, Series, Table, check_writable, page, write
 
-__all__ = ["Figure", "Plot", "Series", "Table", "of_row", "page", "write"]
+__all__ = ["Figure", "Plot", "Series", "Table", "check_writable", "of_row", "page", "write"]

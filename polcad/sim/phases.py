@@ -7,6 +7,7 @@ from dataclasses import replace
 from polcad.model import Role
 from polcad.sim.profiles import Hardware
 from polcad.sim.requests import Load, Workload, mean_service_s
+from polcad.sim.row import RowModel
 
 _PROMPT_SHARE = 0.25  # of a busy server's time; below it the server counts as token-heavy
 
@@ -14,6 +15,13 @@ _PROMPT_SHARE = 0.25  # of a busy server's time; below it the server counts as t
 def with_phases(load: Load, hardware: Hardware) -> Load:
     """The same load, each workload's servers marked as token-heavy or mixed by what they spend their time on."""
     return replace(load, mix=tuple(replace(each, role=_role(each, hardware)) for each in load.mix))
+
+
+def told_phases(model: RowModel, policy: str) -> RowModel:
+    """The row, with its phases told to the policy (by name) that looks at them; a trace's are not known."""
+    if policy != "phase_aware" or not isinstance(model.source, Load):
+        return model
+    return replace(model, source=with_phases(model.source, model.hardware))
 
 
 def _role(workload: Workload, hardware: Hardware) -> Role:
