@@ -22,10 +22,9 @@ _IDLE_MINUTES = 10  # a row begins idle: that is drawn, but does not stretch the
 def of_row(model: RowModel, result: RowResult, policy: str) -> str:
     """The page; `policy` is the name that the policy goes by."""
     title = f"{result.servers} servers under {policy}"
-    length = f"{result.weeks * 7:.3g} days" if result.weeks < 1 else f"{result.weeks:g} weeks"
     path = model.path.name
     subtitle = (
-        f"A simulated row: {length}, seed {result.seed}, {model.hardware.name}, budget {result.budget_w / 1000:.0f} kW "
+        f"A simulated row: {_length(result.weeks)}, seed {result.seed}, {model.hardware.name}, budget {result.budget_w / 1000:.0f} kW "
         f"({result.servers * model.hardware.provisioned_w / result.budget_w:.0%} provisioned), settings {path}"
     )
     parts: list[Plot | Table] = [
@@ -53,6 +52,13 @@ def _figures(result: RowResult) -> Sequence[Figure]:
         Figure("Output tokens", f"{result.throughput_frac:.2%}", "of the same row uncapped"),
         Figure("Energy", f"{result.energy_kwh:,.0f} kWh", f"ramp {result.ramp_w_per_s / 1000:.1f} kW/s at most"),
     )
+
+
+def _length(weeks: float) -> str:
+    days = 7 * weeks
+    if days < 1:
+        return f"{24 * days:.3g} hours"
+    return f"{days:.3g} days" if weeks < 1 else f"{weeks:g} weeks"
 
 
 def _power(model: RowModel, result: RowResult) -> Iterator[Plot]:

@@ -17,6 +17,7 @@
       width: place.clientWidth,
       height: place.clientHeight,
       legend: { show: false },
+      padding: [8, plot.time ? 36 : 8, 0, 0],
       scales: { x: { time: false }, y: plot.yFrom === null ? {} : { range: (_, low, high) => [Math.min(plot.yFrom, high), high + 0.05 * (high - plot.yFrom)] } },
       cursor: { y: false, drag: { x: true, y: false }, sync: plot.sync ? { key: plot.sync } : undefined },
       axes: [x, { ...axis, size: 56, values: (_, marks) => marks.map(percent) }],
