@@ -22,10 +22,10 @@ _IDLE_MINUTES = 10  # a row begins idle: that is drawn, but does not stretch the
 def of_row(model: RowModel, result: RowResult, policy: str) -> str:
     """The page; `policy` is the name that the policy goes by."""
     title = f"{result.servers} servers under {policy}"
-    path = model.path.name
+    provisioned_frac = result.servers * model.hardware.provisioned_w / result.budget_w
     subtitle = (
-        f"A simulated row: {_length(result.weeks)}, seed {result.seed}, {model.hardware.name}, budget {result.budget_w / 1000:.0f} kW "
-        f"({result.servers * model.hardware.provisioned_w / result.budget_w:.0%} provisioned), settings {path}"
+        f"A simulated row: {_length(result.weeks)}, seed {result.seed}, {model.hardware.name}, settings "
+        f"{model.path.name}, budget {result.budget_w / 1000:.0f} kW ({provisioned_frac:.0%} provisioned)"
     )
     parts: list[Plot | Table] = [
         *_power(model, result),
