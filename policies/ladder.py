@@ -15,7 +15,10 @@ from polcad.ports import Desire, View
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """Setpoints by priority. A `settled` rung is entered only when the rung below has had time to act."""
+    """Setpoints by priority, and where `low_token` or `high_token` is set, another one for token-heavy GPUs.
+
+    A `settled` rung is entered only when the rung below has had time to act.
+    """
 
     enter_frac: float
     leave_frac: float
@@ -24,10 +27,14 @@ class Rung:
     why: Why
     high_why: Why
     settled: bool = False
+    low_token: Setpoint | None = None
+    high_token: Setpoint | None = None
 
-    def setpoint(self, priority: Priority) -> Setpoint:
-        """What GPUs of a priority take on this rung."""
-        return self.low if priority is Priority.LOW else self.high
+    def setpoint(self, priority: Priority, role: Role) -> Setpoint:
+        """What GPUs of a priority and role take on this rung."""
+        low = priority is Priority.LOW
+        token = (self.low_token if low else self.high_token) if role is Role.TOKEN else None
+        return token or (self.low if low else self.high)
 
 
 def climb(view: View, rungs: Sequence[Rung]) -> Desire:
@@ -50,8 +57,7 @@ def _standing(view: View, rungs: Sequence[Rung]) -> int:
     """0 when free, then the first rung that is as strict as what is held; one more than all when none is."""
     for number in range(len(rungs) + 1):
         if all(
-            (rungs[number - 1].setpoint(priority) if number else FREE).covers(held)
-            for (priority, _), held in view.held.items()
+            (rungs[number - 1].setpoint(*name) if number else FREE).covers(held) for name, held in view.held.items()
         ):
             return number
     return len(rungs) + 1
@@ -61,6 +67,6 @@ def _desire(view: View, rungs: Sequence[Rung], number: int, *, ceiling_frac: flo
     if number == 0:
         return Desire(dict.fromkeys(view.classes, FREE), {}, ceiling_frac)
     rung = rungs[number - 1]
-    setpoints: Mapping[tuple[Priority, Role], Setpoint] = {name: rung.setpoint(name[0]) for name in view.classes}
+    setpoints: Mapping[tuple[Priority, Role], Setpoint] = {name: rung.setpoint(*name) for name in view.classes}
     why = {name: rung.why if name[0] is Priority.LOW else rung.high_why for name in view.classes}
     return Desire(setpoints, why, ceiling_frac)

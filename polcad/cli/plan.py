@@ -1,0 +1,92 @@
+"""Answers from the model: ``reproduce polca`` and ``plan``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from polcad.cli.common import JsonOption, print_json
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    papers = typer.Typer(help="What a paper says, beside what the model here says.", no_args_is_help=True)
+    papers.callback()(_papers)
+    papers.command()(polca)
+    app.add_typer(papers, name="reproduce")
+    app.command()(plan)
+
+
+def _papers() -> None:
+    """What a paper says, beside what the model here says."""
+
+
+def polca(
+    weeks: Annotated[float, typer.Option(help="Of each run; the weekday peak is in the first 0.1.")] = 0.1,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each row.")] = 3,
+    processes: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 2,
+    out: Annotated[Path | None, typer.Option(help="Write the page (Markdown) here too.")] = None,
+) -> None:
+    """Run POLCA's whole comparison on the simulated row: about 20 minutes on two cores, with the extra `sim`."""
+    from polcad.progress import bar
+    from polcad.report import check_writable, write
+    from polcad.reproduce import cases, run
+    from polcad.reproduction import document
+
+    check_writable(out)
+    with bar("reproduce polca", len(cases()) * seeds) as advance:
+        text = document(run(weeks, seeds, processes, advance), weeks, seeds)
+    typer.echo(text)
+    if out is not None:
+        write(out, text)
+
+
+def plan(
+    recording: Annotated[Path | None, typer.Argument(help="Of a row that is not capped; left out: simulated.")] = None,
+    budget_w: Annotated[
+        float | None, typer.Option("--budget-w", help="The row's budget, W; left out: the recording's, or 40 servers'.")
+    ] = None,
+    policy: Annotated[str, typer.Option(help="Policy; POLCA's thresholds are calibrated.")] = "polca",
+    actuation: Annotated[str, typer.Option(help="in-band or out-of-band.")] = "out-of-band",
+    hardware: Annotated[str, typer.Option(help="dgx-a100 or dgx-h100.")] = "dgx-a100",
+    slo: Annotated[str, typer.Option(help="Largest slowdowns, %: high P50,P99, low P50,P99.")] = "1,5,5,50",
+    margin: Annotated[float, typer.Option(help="T2 leaves so many times the largest rise.")] = 1.0,
+    servers: Annotated[int, typer.Option(min=1, help="Servers now, where the row is simulated.")] = 40,
+    step: Annotated[int, typer.Option(help="Servers added at a time.")] = 2,
+    most: Annotated[int | None, typer.Option(help="Try no more servers; left out: twice as many as now.")] = None,
+    weeks: Annotated[float, typer.Option(help="Of each run, where the row is simulated.")] = 0.1,
+    seeds: Annotated[int, typer.Option(help="Runs of each size.")] = 3,
+    report: Annotated[Path | None, typer.Option(help="Write a page with plots (HTML).")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """How many servers fit under a row's budget, with which thresholds, and how sure that is."""
+    from polcad.plan import PlanOptions, Slo
+    from polcad.plan import as_json as object_of
+    from polcad.plan import plan as answer_of
+    from polcad.plan_rows import Rows, SimulatedRows, recorded_rows
+    from polcad.plan_text import lines
+    from polcad.plan_text import report as page_of
+    from polcad.progress import bar
+    from polcad.report import check_writable, write
+    from polcad.simulate import SimulateOptions
+
+    check_writable(report)
+    asked = SimulateOptions(
+        servers, weeks=weeks, policy=policy, actuation=actuation, hardware=hardware, budget_w=budget_w
+    )
+    model = asked.model()
+    found: Rows = SimulatedRows(asked, servers)
+    if recording is not None:
+        found = recorded_rows(recording, budget_w, model.hardware, model.path)
+    options = PlanOptions(policy, model.path.latency_s, Slo.parse(slo), seeds, margin, step, most)
+    with bar("plan", seeds * (1 + found.servers // step)) as advance:
+        answer = answer_of(found, options, advance)
+    if report is not None:
+        write(report, page_of(answer))
+    if as_json:
+        print_json(object_of(answer))
+        return
+    for line in lines(answer):
+        typer.echo(line)
