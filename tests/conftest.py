@@ -1,6 +1,7 @@
 """Fixtures that more than one test file uses."""
 
 import ctypes
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,6 +11,12 @@ import pytest
 
 from polcad.testing_brokers import Mosquitto, StartMosquitto
 from tests.fake_nvml.control import FakeNode, FakeNvml, build
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the quick run do without compiling the simulation's kernels: that takes longer than their tests."""
+    if config.option.markexpr == "not integration":
+        os.environ["NUMBA_DISABLE_JIT"] = "1"
 
 
 @pytest.fixture

@@ -25,6 +25,8 @@ from policies.baselines import NoCap
 from policies.polca import Polca
 from policies.three_band import ThreeBand
 
+pytestmark = pytest.mark.integration  # rows take seconds
+
 KEPT = {f"{name}_slowdown": 0.0 for name in ("high_p50", "high_p99", "low_p50", "low_p99")}
 
 

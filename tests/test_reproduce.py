@@ -13,6 +13,8 @@ from polcad.sim.phases import with_phases
 from polcad.sim.profiles import DGX_A100
 from polcad.sim.requests import Load
 
+pytestmark = pytest.mark.integration  # rows take seconds
+
 GOOD = dict.fromkeys(FIGURES, 0.0) | {"peak_frac": 0.79, "throughput_frac": 1.0}
 
 

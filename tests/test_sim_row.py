@@ -20,6 +20,8 @@ from policies.baselines import NoCap
 from policies.polca import Polca
 from tests.sim_rows import BUSY, small_row
 
+pytestmark = pytest.mark.integration  # rows take seconds
+
 TIGHT_W = 36_000.0  # for eight busy servers: POLCA has to act
 EXACT = Meter(noise_frac=0.0, dropout_frac=0.0)
 

@@ -37,6 +37,7 @@ STEP_S = 1.0
 DEFAULT_LOAD, DEFAULT_METER = Load(), Meter()
 _CHUNK_STEPS = 21_600
 _BUDGET_SERVERS = 40  # a POLCA row
+_LONGEST_LEASE_S = 3600.0  # as long as the wire allows
 _WAKE_FRAC = 0.98  # of the lowest threshold: from here on the controller is given every reading
 
 
@@ -155,7 +156,9 @@ class _Run:
     _told_rules: tuple[Rule, ...] | None  # what the servers were told last
 
     def _new_controller(self) -> Controller:
-        controller = Controller(self._spec, self._guard, self._model.policy, self._epoch)
+        # Quiet readings are skipped, and a controller takes a silence longer than a lease for a sleep of its own.
+        guard = replace(self._guard, lease_s=_LONGEST_LEASE_S)
+        controller = Controller(self._spec, guard, self._model.policy, self._epoch)
         for group in self._speech.groups:
             controller.on(Placed(START_T + self._servers.step * STEP_S, group.placement))
         return controller
