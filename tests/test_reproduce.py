@@ -19,11 +19,11 @@ GOOD = dict.fromkeys(FIGURES, 0.0) | {"peak_frac": 0.79, "throughput_frac": 1.0}
 
 
 def results(**changed: float) -> Results:
-    return {case: [GOOD, GOOD | changed] for case in cases()}
+    return {case: [GOOD, GOOD | changed] for case in cases(1.0)}
 
 
 def test_the_comparison_holds_every_policy_at_every_size_once() -> None:
-    every = cases()
+    every = cases(1.0)
     assert len(set(every)) == len(every)
     assert {case.servers for case in every if case.policy == "polca" and not case.options} == {40, 44, 48, 52, 56, 60}
     assert Case(52, "polca", thresholds(0.75, 0.85)) in every
@@ -31,12 +31,12 @@ def test_the_comparison_holds_every_policy_at_every_size_once() -> None:
 
 
 def test_the_page_has_a_line_for_every_row_and_marks_what_the_paper_says() -> None:
-    text = document(results(), 0.1, 2)
+    text = document(results(), 0.1, 1.0, 2)
     assert len(re.findall(r"^\| \d\d \| \w+ \| 7", text, re.MULTILINE)) == 30
     assert "79 [S]" in text
     assert "9.0 [M]" in text
-    assert "0 in 1.4 days (fewer than 2.1 a day, 95 %)" in text
-    assert document(results(), 0.1, 2) == text
+    assert "0 in 14 days (fewer than 0.21 a day, 95 %)" in text
+    assert document(results(), 0.1, 1.0, 2) == text
 
 
 def test_one_bad_seed_breaks_the_slos() -> None:
@@ -53,7 +53,7 @@ def test_a_spread_is_the_mean_and_the_extremes() -> None:
 @pytest.mark.parametrize(("weeks", "seeds"), [(0.1, 0), (-1.0, 1)])
 def test_options_that_mean_nothing_are_refused_before_anything_runs(weeks: float, seeds: int) -> None:
     with pytest.raises(ConfigError):
-        run(weeks, seeds, 1, lambda _: None)
+        run(weeks, seeds, 1, lambda _: None, cases(1.0))
 
 
 def test_token_heavy_workloads_are_marked_for_the_policy_that_looks() -> None:
