@@ -17,6 +17,8 @@ from polcad.model import PowerKind, Telemetry
 from polcad.recording import read
 from polcad.wire import decode
 
+pytestmark = pytest.mark.integration  # whole recordings and logs
+
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
 SMI = """timestamp, index, uuid, power.draw [W], power.limit [W], utilization.gpu [%], clocks.sm [MHz], \

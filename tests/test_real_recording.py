@@ -16,6 +16,8 @@ from polcad.recording import read
 from polcad.replay import ReplayOptions, run
 from polcad.wire import decode
 
+pytestmark = pytest.mark.integration  # whole recordings and logs
+
 RECORDINGS = Path(__file__).parent / "recordings"
 RECORDING = RECORDINGS / "h100_llm_10min.rec"
 GOLDEN = RECORDINGS / "h100_llm_10min.900w.jsonl"

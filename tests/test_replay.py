@@ -18,6 +18,8 @@ from polcad.recording import RecordingWriter, read
 from polcad.replay import ReplayOptions, ReplaySummary, replay, run
 from polcad.wire import Address, Message, encode
 
+pytestmark = pytest.mark.integration  # whole recordings and logs
+
 DATA = Path(__file__).parents[2] / "shared" / "data"
 START_T = 1_700_000_000.0
 

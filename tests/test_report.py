@@ -16,6 +16,8 @@ from polcad.sim.row import START_T, simulate
 from tests.browser import browse
 from tests.sim_rows import small_row
 
+pytestmark = pytest.mark.integration  # rows take seconds
+
 HOSTILE = "</script><img src=x onerror=alert(1)>@@DATA@@"
 
 

@@ -11,6 +11,8 @@ from polcad.sim.plant import Servers
 from polcad.sim.profiles import DGX_A100
 from polcad.sim.requests import Batch, Pool
 
+pytestmark = pytest.mark.integration  # rows take seconds
+
 requests = st.lists(st.tuples(st.floats(0.0, 40.0), st.integers(1, 9000), st.integers(1, 400)), min_size=1, max_size=30)
 clocks = st.floats(288 / 1410, 1.0)
 

@@ -13,6 +13,8 @@ from polcad.recording import read
 from polcad.sim.requests import WEEK_S
 from polcad.simulate import SimulateOptions, read_trace, timed
 
+pytestmark = pytest.mark.integration  # rows take seconds
+
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 KEYS = [
     "servers",
