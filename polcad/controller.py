@@ -211,13 +211,13 @@ class Controller:
         return not self._doubts() and all(domain.fits(self._view(t, domain, rack)) for rack, domain in domains)
 
     def _tell_staleness(self, t: float, grew: Iterable[int], back: Iterable[int]) -> list[Output]:
-        names = [spec.name for spec in self._fleet.specs]
+        specs = self._fleet.specs
         if not self._ready:  # nobody has had the time to speak yet
             return []
         told: list[Output] = [
-            Event(t, EventKind.STALE, f"node/{names[slot]}", "silent: counts its worst case") for slot in grew
+            Event(t, EventKind.STALE, f"node/{specs[slot].name}", "silent: counts its worst case") for slot in grew
         ]
-        return told + [Event(t, EventKind.FRESH, f"node/{names[slot]}") for slot in back]
+        return told + [Event(t, EventKind.FRESH, f"node/{specs[slot].name}") for slot in back]
 
     def _start(self, t: float, out: list[Output]) -> bool:
         """Whether the row is known well enough to speak: every node was heard, or had its time, or it must brake."""

@@ -15,12 +15,10 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from polcad.curve import CLOCK_FRAC, HIGHEST_FRAC
+from polcad.curve import CLOCK_FRAC, DYNAMIC_FRAC, HIGHEST_FRAC
 from polcad.model import LeaseState, NodePlacement, Outcome, Placement, Priority, Role, Telemetry
+from polcad.places import Floats, Places
 from polcad.spec import GuardSpec, NodeSpec, RowSpec
-
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 CLASSES = tuple((priority, role) for priority in Priority for role in Role)
 _CLASS_INDEX = {name: index for index, name in enumerate(CLASSES)}
@@ -48,6 +46,9 @@ class Fleet:
         self._sure_w: list[tuple[float, float]] = []  # between these every GPU of the node is believed
         self._early: dict[str, NodePlacement] = {}  # said of nodes that nobody knows yet
         self.reclassed = False  # GPUs changed their class since the plan was laid out
+        self.revision = 0  # grows with every change of setpoints, reported or wanted, and of who is believed
+        self._places: dict[int | None, Places] = {}  # by rack, and under None of the row; as long as no GPU moves
+        self._answered = -1  # the revision that `_answer_frac` is of
         self._listed = len(row.nodes)
         self._allocate(max(len(row.nodes), 16), max((node.gpus for node in row.nodes), default=8) or 1)
         for rack in row.racks:
@@ -79,6 +80,7 @@ class Fleet:
         self.wanted_clock = np.ones(shape)  # by the plan that stands
         self.wanted_cap = np.ones(shape)
         self._good_s = np.full(shape, -np.inf)  # when each GPU was last believed
+        self._answer_frac = np.ones(shape)  # of its dynamic power, left by the clock in force
 
     def _grow(self, nodes: int, width: int) -> None:
         old = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
@@ -170,6 +172,31 @@ class Fleet:
         for place, uuid in enumerate(uuids):
             self.class_of[slot, place] = class_index(placement.of(uuid))
         self.reclassed = True
+        self.revision += 1
+        self._places.clear()
+
+    def places(self, rack: int | None) -> Places:
+        """Where the GPUs of a rack stand, or of the row."""
+        if rack not in self._places:
+            n, shape = len(self.specs), (len(self.racks), len(CLASSES))
+            nodes = np.arange(n) if rack is None else np.flatnonzero(self.rack_of[:n] == rack)
+            self._places[rack] = Places.lay_out(shape, self.present, self.class_of, self.rack_of, self.max_w, nodes)
+        return self._places[rack]
+
+    def answer_frac(self) -> Floats:
+        """The share of its dynamic power that the clock in force leaves each GPU; 1 where none is reported."""
+        if self._answered != self.revision:
+            self._answered, roles = self.revision, self.class_of % len(Role)
+            for index, role in enumerate(Role):
+                own = roles == index
+                clock = np.nan_to_num(self.clock_frac[own], nan=1.0)
+                self._answer_frac[own] = np.interp(clock, CLOCK_FRAC, DYNAMIC_FRAC[role])
+        return self._answer_frac
+
+    def doubt(self, slot: int, *, suspect: bool) -> None:
+        """Believe a node no more, or again."""
+        self.suspect[slot] = suspect
+        self.revision += 1
 
     def hear(self, slot: int, telemetry: Telemetry, now_s: float) -> tuple[float, bool]:
         """Take one message: how much the node's counted power changed (W), and whether every sensor was believed."""
@@ -229,6 +256,7 @@ class Fleet:
         force, plan, gpus = telemetry.in_force, telemetry.plan, telemetry.reading.gpus
         n = len(gpus.uuid)
         if last is None or not _same_orders(last, telemetry):
+            self.revision += 1
             led = force is not None and plan is not None and plan.lease is not LeaseState.NONE
             outcomes = force.outcome if force is not None else ()
             self.managed[slot] = led and any(outcome is not Outcome.UNMANAGED for outcome in outcomes)
@@ -261,8 +289,9 @@ class Fleet:
         """Recount what is silent; the slots that grew stale since the last time, and those that came back."""
         n = len(self.specs)
         stale = self._expected[:n] & (now_s - self._heard_s[:n] > self._stale_after_s[:n])
-        grew = np.flatnonzero(stale & ~self._told_stale[:n])
-        back = np.flatnonzero(~stale & self._told_stale[:n])
+        changed = stale != self._told_stale[:n]
+        grew, back = np.flatnonzero(changed & stale), np.flatnonzero(changed & ~stale)
+        self.revision += changed.any()
         self.stale[:n] = self._told_stale[:n] = stale
         doubted = np.flatnonzero(stale | self.suspect[:n])
         if doubted.size:

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from polcad.fleet import CLASSES, Flags, Fleet, Floats
+from polcad.fleet import CLASSES, Fleet
 from polcad.model import Rule
+from polcad.places import Flags, Floats
 
 
 def order(fleet: Fleet, rules: Iterable[Rule]) -> None:
@@ -30,6 +31,7 @@ def order(fleet: Fleet, rules: Iterable[Rule]) -> None:
             own = places & np.isin(fleet.class_of[slot], _classes_of(rule))
             _tighten(fleet.wanted_clock[slot], fleet.wanted_cap[slot], own, rule)
     fleet.reclassed = False
+    fleet.revision += 1
 
 
 def _tighten(clock: Floats, cap: Floats, at: Any, rule: Rule) -> None:

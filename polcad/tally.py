@@ -11,15 +11,13 @@ from dataclasses import dataclass, fields
 from itertools import repeat
 
 import numpy as np
-from numpy.typing import NDArray
 
-from polcad.curve import CLOCK_FRAC, DYNAMIC_FRAC
-from polcad.fleet import CLASSES, Flags, Fleet, Floats
+from polcad.fleet import CLASSES, Fleet
 from polcad.model import GRID_STEP_FRAC, ClassStatus, NodeColumns, Outcome, Priority, Role, Setpoint
+from polcad.places import Flags, Floats, Places
 from polcad.ports import ClassView
 
 Class = tuple[Priority, Role]
-Nodes = slice | NDArray[np.intp]
 
 _BINDS_FRAC = 0.95  # of a limit: from here on it may hold back what the GPU would draw
 
@@ -55,44 +53,27 @@ class Tally:
 
 def tally(fleet: Fleet, idle_frac: float, rack: int | None = None) -> Tally:
     """Sum the fleet as it stands, or one rack of it: then the others are zero."""
-    n, racks = len(fleet.specs), len(fleet.racks)
-    nodes: Nodes = slice(n) if rack is None else np.flatnonzero(fleet.rack_of[:n] == rack)
-    present, rack_of = fleet.present[nodes], fleet.rack_of[nodes]
-    classes = fleet.class_of[nodes]
-    key = (rack_of[:, None] * len(CLASSES) + classes)[present]
-
-    def summed(values: Floats) -> Floats:
-        sums: Floats = np.bincount(key, values, minlength=racks * len(CLASSES)).astype(float)
-        return sums.reshape(racks, len(CLASSES))
-
-    gpu_w, max_w = fleet.gpu_w[nodes][present], fleet.max_w[nodes][present]
-    idle_w = np.minimum(gpu_w, idle_frac * max_w)
-    host_w = fleet.counted_w[nodes] - fleet.gpu_w[nodes].sum(axis=1)
+    places = fleet.places(rack)
+    gpu_w = fleet.gpu_w.take(places.at)
+    idle_w = np.minimum(gpu_w, idle_frac * places.max_w)
+    host_w = fleet.counted_w[places.nodes] - fleet.gpu_w[places.nodes].sum(axis=1)
     return Tally(
-        summed(np.ones_like(gpu_w)),
-        summed(gpu_w),
-        summed(_demand_w(fleet, nodes, idle_w)),
-        summed(idle_w),
-        summed(max_w),
-        np.bincount(rack_of, host_w, minlength=racks).astype(float),
+        places.summed(),
+        places.summed(gpu_w),
+        places.summed(_demand_w(fleet, places, gpu_w, idle_w)),
+        places.summed(idle_w),
+        places.summed(places.max_w),
+        np.bincount(places.rack_of, host_w, minlength=places.shape[0]).astype(float),
     )
 
 
-def _demand_w(fleet: Fleet, nodes: Nodes, idle_w: Floats) -> Floats:
-    """Uncapped demand of the GPUs that are present, one after another."""
-    present = fleet.present[nodes]
-    gpu_w, max_w = fleet.gpu_w[nodes][present], fleet.max_w[nodes][present]
-    clock, cap = fleet.clock_frac[nodes][present], fleet.cap_frac[nodes][present]
-    demand_w = gpu_w.copy()
-    locked = np.flatnonzero(clock < 1.0)
-    roles = fleet.class_of[nodes][present][locked] % len(Role)
-    for role_index, role in enumerate(Role):
-        own = locked[roles == role_index]
-        answer = np.interp(clock[own], CLOCK_FRAC, DYNAMIC_FRAC[role])
-        demand_w[own] = idle_w[own] + (gpu_w[own] - idle_w[own]) / answer
-    hidden = (cap < 1.0) & (gpu_w >= _BINDS_FRAC * cap * max_w)
-    silent = np.broadcast_to(fleet.stale[nodes, None], present.shape)[present]
-    most_w = np.maximum(gpu_w, max_w)
+def _demand_w(fleet: Fleet, places: Places, gpu_w: Floats, idle_w: Floats) -> Floats:
+    """Uncapped demand, one entry a GPU."""
+    cap_frac = fleet.cap_frac.take(places.at)
+    hidden = (cap_frac < 1.0) & (gpu_w >= _BINDS_FRAC * cap_frac * places.max_w)
+    silent = fleet.stale[places.node_of]
+    demand_w = idle_w + (gpu_w - idle_w) / fleet.answer_frac().take(places.at)
+    most_w = np.maximum(gpu_w, places.max_w)
     return np.where(hidden | silent, most_w, np.minimum(demand_w, most_w))
 
 

@@ -31,6 +31,8 @@ class Witness:
         self._blind: set[int] = set()  # nodes with a sensor that is not believed
         self._loose_since_s: dict[int, float] = {}
         self._disobedient: set[int] = set()
+        self._loose: frozenset[int] = frozenset()
+        self._compared = -1  # the fleet's revision that `_loose` is of
 
     @property
     def blind(self) -> frozenset[int]:
@@ -79,7 +81,7 @@ class Witness:
     def _doubt(self, slot: int, event: Heard, now_s: float) -> list[Event]:
         """Two agents speak in turn under one name: neither is believed, and the node counts its worst case."""
         first = slot not in self._doubted_until_s
-        self._fleet.suspect[slot] = True
+        self._fleet.doubt(slot, suspect=True)
         patience_s = max(self._guard.stale_after_s, event.telemetry.period_s)
         self._doubted_until_s[slot] = now_s + _ENDED_FOR_PERIODS * patience_s
         if not first:
@@ -93,7 +95,7 @@ class Witness:
         for slot, until_s in list(self._doubted_until_s.items()):
             if now_s > until_s:
                 del self._doubted_until_s[slot]
-                self._fleet.suspect[slot] = False
+                self._fleet.doubt(slot, suspect=False)
 
     def note_sensors(self, slot: int, event: Heard, *, believed: bool) -> list[Event]:
         """Tell when a node's readings stop or start being believable."""
@@ -113,7 +115,13 @@ class Witness:
     def compare_obedience(self, t: float, now_s: float) -> list[Event]:
         """Tell who has had the time to obey the plan and does not, and who does again."""
         fleet = self._fleet
-        loose = set(np.flatnonzero(looser(fleet).any(axis=1)).tolist())
+        if self._compared != fleet.revision:
+            self._compared = fleet.revision
+            self._loose = frozenset(np.flatnonzero(looser(fleet).any(axis=1)).tolist())
+        loose = self._loose
+        if not loose and not self._disobedient:
+            self._loose_since_s = {}
+            return []
         self._loose_since_s = {slot: self._loose_since_s.get(slot, now_s) for slot in loose}
         patience_s = self._guard.latency_s + self._guard.stale_after_s
         late = {slot for slot, since_s in self._loose_since_s.items() if now_s - since_s > patience_s}

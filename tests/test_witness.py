@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from polcad.fleet import Fleet
-from polcad.model import FREE, Event, EventKind, Setpoint
+from polcad.model import FREE, Event, EventKind, Rule, Setpoint, Why
+from polcad.orders import order
 from polcad.ports import Heard
 from polcad.spec import GuardSpec, NodeSpec, RowSpec
 from polcad.testing import telemetry
@@ -31,6 +32,10 @@ class Desk:
         if slot is not None:
             self.fleet.hear(slot, said, now_s)
         return slot is not None, kinds(told)
+
+    def want(self, clock_frac: float) -> None:
+        """Let a plan lock the whole row."""
+        order(self.fleet, [Rule("row", Setpoint(clock_frac), Why.OPERATOR)])
 
 
 def kinds(told: Sequence[Event]) -> list[EventKind]:
@@ -83,14 +88,14 @@ def test_a_sensor_that_fails_and_mends_is_told_once_each() -> None:
 def test_a_node_has_time_to_obey_and_is_told_of_once() -> None:
     desk = Desk()
     desk.say(1)
-    desk.fleet.wanted_clock[:] = 0.5
+    desk.want(0.5)
     patience_s = GUARD.latency_s + GUARD.stale_after_s
     told = [kinds(desk.witness.compare_obedience(0.0, now_s)) for now_s in (0.0, patience_s, patience_s + 0.1, 9.0)]
     assert told == [[], [], [EventKind.NOT_OBEYED], []]
     desk.fleet.stale[0] = True
     assert desk.witness.compare_obedience(0.0, 10.0) == []
     desk.fleet.stale[0] = False
-    desk.fleet.wanted_clock[:] = 1.0
+    desk.want(1.0)
     assert kinds(desk.witness.compare_obedience(0.0, 11.0)) == [EventKind.OBEYED]
 
 
