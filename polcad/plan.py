@@ -149,9 +149,8 @@ def _tried(rows: Rows, servers: int, policy: Policy, options: PlanOptions, done:
 def calibrated(options: PlanOptions, rise_frac: float) -> Policy:
     """The policy, with calibrated thresholds where it has POLCA's two."""
     kind = load("polcad.policies", options.policy)
-    names = {item.name for item in fields(kind)}
-    if not {"t1_frac", "t2_frac"} <= names or "deep_frac" in names:
-        made: Policy = kind()
+    made: Policy = kind()
+    if set(made.thresholds) != {"t1", "t2"}:
         return made
     t2_frac = min(T2_MOST, 1 - options.margin * rise_frac)
     if t2_frac <= 2 * T1_BELOW:

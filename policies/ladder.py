@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from polcad.model import FREE, Priority, Role, Setpoint, Why
 from polcad.ports import Desire, View
 
+_CLEAR_FRAC = 0.01  # of the budget, below a threshold: a row that would only just fit is tightened again by noise
+
 
 @dataclass(frozen=True, slots=True)
 class Rung:
@@ -50,7 +52,7 @@ def climb(view: View, rungs: Sequence[Rung]) -> Desire:
             goes = number
     if goes == stands > 0 and view.used_frac < rungs[stands - 1].leave_frac:
         goes = stands - 1
-    return _desire(view, rungs, goes, ceiling_frac=rungs[goes].enter_frac if goes < len(rungs) else 1.0)
+    return _desire(view, rungs, goes, ceiling_frac=rungs[goes].enter_frac - _CLEAR_FRAC if goes < len(rungs) else 1.0)
 
 
 def _standing(view: View, rungs: Sequence[Rung]) -> int:
