@@ -91,6 +91,7 @@ class Why(StrEnum):
     T1 = "t1"
     T2 = "t2"
     T2_HIGH = "t2_high"
+    FORECAST = "forecast"
     BAND = "band"
     BRAKE = "brake"
     RESUME = "resume"
@@ -361,6 +362,20 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Outlook:
+    """What is expected of one domain's uncapped demand: bounds on the largest within a time, each to hold with `q`."""
+
+    q: Share
+    horizon_s: Seconds  # the actuation latency
+    upper_w: DomainWatts  # within `horizon_s`
+    hold_s: Seconds
+    hold_w: DomainWatts  # within `hold_s`, for which a loosening should last
+    coverage: Share | None = None  # of the bounds within `horizon_s` whose time ended in the last hour, those that held
+    error_frac: Share | None = None  # mean of |median forecast - peak| / peak within `horizon_s`, last hour
+    doubt: Note = ""  # why the bounds are not to be used; "" when they are
+
+
+@dataclass(frozen=True, slots=True)
 class DomainStatus:
     """A row or rack at one moment."""
 
@@ -371,6 +386,7 @@ class DomainStatus:
     rules: Annotated[tuple[Rule, ...], Items(256)]
     since_t: Seconds  # since when these rules stand; 0: from the start, but for holds
     waiting: Note = ""  # why it is not loosened now, "" where nothing is to loosen
+    outlook: Outlook | None = None  # None: nothing forecasts, or it knows too little yet
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from polcad.errors import ConfigError
 
-GROUPS = ("polcad.collectors", "polcad.devices", "polcad.policies")
+GROUPS = ("polcad.collectors", "polcad.devices", "polcad.forecasters", "polcad.policies")
 
 
 def names(group: str) -> tuple[str, ...]:

@@ -1,12 +1,31 @@
-"""The seams: what polcad asks of a collector, a device, a policy, an actuator and a clock. One or two methods each."""
+"""The seams: what polcad asks of a collector, a device, a policy, a forecaster, an actuator and a clock.
+
+One or two methods each.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
-from polcad.model import Event, InForce, NodePlacement, Plan, Priority, Reading, Role, Setpoint, Telemetry, Why
+from polcad.model import (
+    Event,
+    InForce,
+    NodePlacement,
+    Outlook,
+    Plan,
+    Priority,
+    Reading,
+    Role,
+    Setpoint,
+    Telemetry,
+    Why,
+)
+
+if TYPE_CHECKING:  # an agent has no numpy
+    import numpy as np
+    from numpy.typing import NDArray
 
 T = TypeVar("T")
 
@@ -141,6 +160,7 @@ class View:
     held: Mapping[tuple[Priority, Role], Setpoint]  # what stands for each class now
     since_t: float  # since when
     latency_s: float  # how long a setting takes to act
+    outlook: Outlook | None = None  # None: nothing forecasts
 
     @property
     def used_frac(self) -> float:
@@ -171,6 +191,57 @@ class Policy(Protocol):
 
     def desired(self, view: View) -> Desire:
         """What every class of `view.classes` should take now."""
+        ...
+
+
+class Forecaster(Protocol):
+    """Bounds the coming peaks of several domains at once; arrays have one entry a domain, watts.
+
+    Made with `domains` (how many), `step_s` (between two observations), `horizons_s` and `quantiles` (all that will be
+    asked for), and its own options by name.
+    """
+
+    def observe(self, t: float, demand_w: NDArray[np.float64], steady: NDArray[np.bool_]) -> None:
+        """One step of uncapped demand. NaN: not known. Not `steady`: estimated while settings change, or under a brake.
+
+        Nothing is learned about a bound from a time that includes an unknown or an unsteady step, or a gap: a step that
+        comes much later than `step_s` after the last.
+        """
+        ...
+
+    def upper(self, horizon_s: float, q: float) -> NDArray[np.float64]:
+        """What the largest demand of the next `horizon_s` stays below with probability `q`; NaN while not known.
+
+        A horizon below one step speaks of the next step. Raises ValueError for what was not announced.
+        """
+        ...
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """A forecaster whose fit takes longer than a tick has: it gives the work away, and takes the result later.
+
+    A lesson is a call without arguments that can be pickled (`functools.partial` of a module's function over arrays).
+    """
+
+    def lesson(self, t: float) -> Callable[[], Any] | None:
+        """The work, when a fit is due at `t`; asked once a step, and not while a lesson is under way."""
+        ...
+
+    def learn(self, result: Any) -> None:
+        """Take what the lesson gave."""
+        ...
+
+
+class School(Protocol):
+    """Where lessons are held: at once in a replay or a simulation, in a process of its own beside a live daemon."""
+
+    def begin(self, lesson: Callable[[], Any]) -> None:
+        """Start; never blocks a live tick, never raises for a lesson that fails."""
+        ...
+
+    def result(self) -> tuple[Any] | None:
+        """What the lesson gave, once, in a tuple of one; None while it is under way, and when it failed."""
         ...
 
 

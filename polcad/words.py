@@ -116,6 +116,7 @@ def why_words(why: Why, thresholds: Mapping[str, float]) -> str:
         Why.T1: f"power passed {mark('t1')}",
         Why.T2: f"power passed {mark('t2')}",
         Why.T2_HIGH: f"still above {mark('t2')} after the low priority had slowed",
+        Why.FORECAST: "the forecast of its demand would not fit under the budget",
         Why.BAND: "power passed the capping band",
         Why.BRAKE: f"power passed {mark('brake')}",
         Why.RESUME: "found in force when the daemon started or came back",
