@@ -217,6 +217,16 @@ class Forecaster(Protocol):
         ...
 
 
+class ForecasterMaker(Protocol):
+    """Makes a forecaster: its class, or what holds its class and options."""
+
+    def __call__(
+        self, *, domains: int, step_s: float, horizons_s: tuple[float, ...], quantiles: tuple[float, ...]
+    ) -> Forecaster:
+        """A fresh forecaster, as `Forecaster` tells; ConfigError for what it cannot do."""
+        ...
+
+
 @runtime_checkable
 class Learner(Protocol):
     """A forecaster whose fit takes longer than a tick has: it gives the work away, and takes the result later.
@@ -234,14 +244,14 @@ class Learner(Protocol):
 
 
 class School(Protocol):
-    """Where lessons are held: at once in a replay or a simulation, in a process of its own beside a live daemon."""
+    """Where lessons are held, one at a time: at once in a replay or a simulation, in a process beside a live daemon."""
 
     def begin(self, lesson: Callable[[], Any]) -> None:
-        """Start; never blocks a live tick, never raises for a lesson that fails."""
+        """Start; never blocks a live tick, never raises for a lesson that fails. Not to be called while one is on."""
         ...
 
-    def result(self) -> tuple[Any] | None:
-        """What the lesson gave, once, in a tuple of one; None while it is under way, and when it failed."""
+    def ended(self) -> tuple[Any, ...] | None:
+        """None while nothing is to be told; once when a lesson has ended: (what it gave,), or () if it failed."""
         ...
 
 

@@ -69,3 +69,12 @@ class GuardSpec:
     brake: Setpoint = BRAKE
     fail_safe: Setpoint = FAIL_SAFE
     idle_frac: Annotated[float, Range(0.0, 0.9)] = 0.17  # of a board's maximum, drawn at any clock (A100 70 of 400 W)
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastSpec:
+    """What bounds the coming demand of the row and its racks, for policies and for people."""
+
+    name: Annotated[str, Text(64)] = "quantile"  # what forecasts; "": nothing does
+    hold_s: Annotated[float, Range(1.0, 3600.0)] = 300.0  # for so long the demand should fit after a loosening
+    q: Annotated[float, Range(0.5, 0.9999)] = 0.99  # with what probability a bound is to hold
