@@ -14,25 +14,24 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from polcad.domains import Domains
 from polcad.errors import OutrankedError
-from polcad.fleet import CLASSES, Fleet
-from polcad.guard import Domain
+from polcad.fleet import Fleet
 from polcad.holds import Holds
 from polcad.model import (
-    DomainStatus,
     Event,
     EventKind,
     NodeColumns,
     Plan,
     RowStatus,
     Rule,
-    Setpoint,
     Why,
 )
 from polcad.orders import order
-from polcad.ports import Heard, Held, Input, Output, Placed, Policy, Rival, Tick, View
+from polcad.outlook import Foresight
+from polcad.ports import Heard, Held, Input, Output, Placed, Policy, Rival, Tick
 from polcad.spec import GuardSpec, RowSpec
-from polcad.tally import Class, Tally, class_statuses, looser, node_columns, strictest_reported, tally
+from polcad.tally import class_statuses, looser, node_columns
 from polcad.witness import Witness
 
 _EPOCHS_PER_S = 1_000_000  # an epoch is the microsecond at which a daemon started
@@ -46,7 +45,16 @@ _ABSURD_EPOCH_S = 86_400  # an epoch further ahead of now than this is a fault, 
 class Controller:
     """Keeps a row and its racks under their budgets."""
 
-    def __init__(self, row: RowSpec, guard: GuardSpec, policy: Policy, epoch: int, *, shadow: bool = False) -> None:
+    def __init__(
+        self,
+        row: RowSpec,
+        guard: GuardSpec,
+        policy: Policy,
+        epoch: int,
+        *,
+        foresight: Foresight | None = None,
+        shadow: bool = False,
+    ) -> None:
         self.counters: Counter[str] = Counter()
         self.peak_frac = 0.0
         self.over_budget_s = 0.0
@@ -54,20 +62,10 @@ class Controller:
         self._epoch, self._seq, self._shadow = epoch, 0, shadow
         self._fleet = Fleet(row, guard)
         self._witness = Witness(self._fleet, guard, self.counters)
-        self._domain = Domain("row", row.budget_w, guard, policy)
-        self._racks = {
-            self._fleet.racks.index(rack.name): Domain(f"rack/{rack.name}", rack.budget_w, guard, policy)
-            for rack in row.racks
-            if rack.budget_w is not None
-        }
+        self._domains = Domains(row, guard, policy, self._fleet, self.counters, foresight)
         self._holds = Holds()
         self._rules: tuple[Rule, ...] = ()
         self._ordered = True  # the rules are laid out over the GPUs
-        self._row_w = 0.0
-        self._rack_w: list[float] = []
-        self._alarm_w = float("inf")
-        self._rack_alarms_w: list[float] = []
-        self._totals: Tally | None = None
         self._t: float | None = None  # of the last event
         self._awake_s = 0.0  # counted from the first event, without the time this controller itself slept
         self._longest_s = 2 * guard.tick_s  # between two events of a controller that is awake
@@ -111,8 +109,7 @@ class Controller:
         elif abs(step_s) > self._longest_s:
             awake_s = self._longest_s if step_s > 0.0 else 0.0
             self._awake_s += awake_s
-            for domain in (self._domain, *self._racks.values()):
-                domain.since_t += step_s - awake_s
+            self._domains.sleep(step_s - awake_s)
             self._t = t
             if self._ready and t - self._planned_t >= self._guard.lease_s:
                 self._start_anew()
@@ -134,14 +131,8 @@ class Controller:
             return out
         change_w, believed = fleet.hear(slot, telemetry, self._awake_s)
         out += self._witness.note_sensors(slot, event, believed=believed)
-        self._row_w += change_w
-        rack = int(fleet.rack_of[slot])
-        if rack < len(self._rack_w):
-            self._rack_w[rack] += change_w
-        if self._row_w > self._alarm_w:
-            out += self._decide(event.t)
-        elif rack < len(self._rack_w) and self._rack_w[rack] > self._rack_alarms_w[rack]:
-            out += self._decide(event.t, rack)
+        for scope in self._domains.take(int(fleet.rack_of[slot]), change_w):
+            out += self._decide(event.t, scope)
         return out
 
     def _compare_epochs(self, event: Heard, epoch: int) -> list[Output]:
@@ -197,7 +188,7 @@ class Controller:
         out += self._tell_staleness(t, grew, back)
         if not self._ready and not self._start(t, out):
             return out
-        if self._row_w > self._row.budget_w:
+        if self._domains.row_w > self._row.budget_w:
             self.over_budget_s += self._guard.tick_s
         out += self._decide(t, heartbeat=True)
         if not self._shadow:
@@ -205,10 +196,7 @@ class Controller:
         return out
 
     def _fits_without_holds(self, t: float) -> bool:
-        if self._totals is None:  # nothing was said yet, so no hold was in force
-            return True
-        domains: list[tuple[int | None, Domain]] = [(None, self._domain), *self._racks.items()]
-        return not self._doubts() and all(domain.fits(self._view(t, domain, rack)) for rack, domain in domains)
+        return self._seq == 0 or (not self._doubts() and self._domains.fit(t))
 
     def _tell_staleness(self, t: float, grew: Iterable[int], back: Iterable[int]) -> list[Output]:
         specs = self._fleet.specs
@@ -222,31 +210,16 @@ class Controller:
     def _start(self, t: float, out: list[Output]) -> bool:
         """Whether the row is known well enough to speak: every node was heard, or had its time, or it must brake."""
         patience_s = self._guard.stale_after_s + self._guard.tick_s
-        self._row_w = self._fleet.heard_w()
-        calm = self._row_w <= self._guard.brake_frac * self._row.budget_w
+        self._domains.row_w = self._fleet.heard_w()
+        calm = self._domains.row_w <= self._guard.brake_frac * self._row.budget_w
         if not self._fleet.all_heard() and self._awake_s - self._started_s < patience_s and calm:
             return False
         self._ready = True
-        if self._resume(t):
+        if self._domains.resume(t):
             out.append(Event(t, EventKind.RESUME, "row", "holds what the nodes report; loosens from there"))
         silent = [spec.name for slot, spec in enumerate(self._fleet.specs) if self._fleet.stale[slot]]
         out += [Event(t, EventKind.STALE, f"node/{name}", "not heard since the start") for name in silent]
         return True
-
-    def _resume(self, t: float) -> bool:
-        """Hold what nodes report: each rack with a budget its own, the row what all of its racks have in common."""
-        reported = strictest_reported(self._fleet)
-        for rack, domain in self._racks.items():
-            domain.resume(t, reported[rack])
-        self._domain.resume(t, {name: found for name in CLASSES if (found := self._in_common(name, reported))})
-        return any(not setpoint.free for rack in reported for setpoint in rack.values())
-
-    def _in_common(self, name: Class, reported: list[dict[Class, Setpoint]]) -> Setpoint | None:
-        unled = [found[name] for rack, found in enumerate(reported) if name in found and rack not in self._racks]
-        if unled:  # only the row can hold them, so it must hold the strictest
-            return Setpoint(min(each.clock_frac for each in unled), min(each.cap_frac for each in unled))
-        led = [found[name] for found in reported if name in found]
-        return Setpoint(max(each.clock_frac for each in led), max(each.cap_frac for each in led)) if led else None
 
     # --- deciding ---------------------------------------------------------------------------------------------------
 
@@ -254,53 +227,16 @@ class Controller:
         """Let every domain decide, or one rack, and publish; between ticks only if the plan changed."""
         if not self._ready:
             return []
-        out: list[Output] = []
-        doubts = self._doubts()
+        domains, doubts = self._domains, self._doubts()
         if rack is None:
-            self._count()
-            out += self._decide_domain(t, self._domain, None, doubts)
-            self._alarm_w = self._domain.alarm_w(self._row_w)
-            self._rack_alarms_w = [float("inf")] * len(self._rack_w)
+            domains.count()
+            self.peak_frac = max(self.peak_frac, domains.row_w / self._row.budget_w)
         else:
-            self._count_rack(rack)
-        for index in self._racks if rack is None else (rack,):
-            out += self._decide_domain(t, self._racks[index], index, doubts)
-            self._rack_alarms_w[index] = self._racks[index].alarm_w(self._rack_w[index])
+            domains.count_rack(rack)
+        out: list[Output] = [*domains.look_ahead(t)] if heartbeat else []
+        for scope in domains.scopes if rack is None else (rack,):
+            out += domains.decide(t, scope, doubts)
         return out + self._publish(t, always=heartbeat)
-
-    def _count(self) -> None:
-        self._totals = totals = tally(self._fleet, self._guard.idle_frac)
-        self._rack_w = (totals.power_w.sum(axis=1) + totals.host_w).tolist()
-        self._row_w = sum(self._rack_w)
-        self.peak_frac = max(self.peak_frac, self._row_w / self._row.budget_w)
-
-    def _count_rack(self, rack: int) -> None:
-        """Sum one rack anew: a rack alone may be many times a second over one of its thresholds."""
-        fresh = tally(self._fleet, self._guard.idle_frac, rack)
-        if self._totals is not None:
-            self._totals.take(rack, fresh)
-        self._rack_w[rack] = float(fresh.power_w[rack].sum() + fresh.host_w[rack])
-
-    def _decide_domain(
-        self, t: float, domain: Domain, rack: int | None, doubts: dict[int | None, list[int]]
-    ) -> list[Output]:
-        view = self._view(t, domain, rack)
-        before = set(domain.why.values())
-        kind = domain.decide(view, self._stale_note(doubts.get(rack, [])))
-        if kind is None:
-            return []
-        if domain is self._domain:
-            self._count_entries(kind, before, set(domain.why.values()))
-        detail = "; ".join(_told(rule) for rule in domain.rules()) or "all free"
-        return [Event(t, kind, domain.scope, detail[:512], view.power_w, domain.budget_w)]
-
-    def _view(self, t: float, domain: Domain, rack: int | None) -> View:
-        totals = self._totals or tally(self._fleet, self._guard.idle_frac)
-        classes = totals.classes(rack)
-        host_w = float(totals.host_w.sum() if rack is None else totals.host_w[rack])
-        power_w = self._row_w if rack is None else self._rack_w[rack]
-        held = domain.holding(classes)
-        return View(t, domain.budget_w, power_w, host_w, classes, held, domain.since_t, self._guard.latency_s)
 
     def _doubts(self) -> dict[int | None, list[int]]:
         """Nodes by whose data nothing may be loosened: of each rack, and under None of the row."""
@@ -312,21 +248,8 @@ class Controller:
             doubts.setdefault(int(fleet.rack_of[slot]), []).append(slot)
         return doubts
 
-    def _stale_note(self, slots: list[int]) -> str:
-        return f"{len(slots)} node(s) without fresh data, first {self._fleet.specs[slots[0]].name}" if slots else ""
-
-    def _count_entries(self, kind: EventKind, before: set[Why], after: set[Why]) -> None:
-        if kind is EventKind.BRAKE:
-            self.counters["brakes"] += 1
-        if kind is EventKind.TIGHTEN:
-            self.counters["t1_entries"] += not before & {Why.T1, Why.T2} and bool(after & {Why.T1, Why.T2})
-            self.counters["t2_entries"] += Why.T2 in after - before
-
     def _publish(self, t: float, *, always: bool) -> list[Output]:
-        rules = list(self._domain.rules())
-        for domain in self._racks.values():
-            rules += domain.rules()
-        rules += self._holds.rules()
+        rules = [*self._domains.rules(), *self._holds.rules()]
         changed = tuple(rules) != self._rules
         if not self._ready or not (changed or always):
             return []
@@ -351,9 +274,9 @@ class Controller:
     def status(self, t: float) -> RowStatus:
         """The row at `t`."""
         fleet, n = self._fleet, len(self._fleet.specs)
-        totals = self._totals or tally(fleet, self._guard.idle_frac)
-        domains: list[tuple[int | None, Domain]] = [(None, self._domain), *self._racks.items()]
-        setpoints = self._domain.holding(totals.classes(None))
+        totals = self._domains.totals
+        setpoints = self._domains.row.holding(totals.classes(None))
+        holds = tuple(rule for rule in self._rules if rule.why is Why.OPERATOR)
         return RowStatus(
             row=self._row.name,
             online=True,
@@ -363,7 +286,7 @@ class Controller:
             policy=type(self._policy).__name__,
             shadow=self._shadow,
             thresholds={**self._policy.thresholds, "brake": self._guard.brake_frac},
-            domains=tuple(self._domain_status(t, domain, rack) for rack, domain in domains) if self._ready else (),
+            domains=self._domains.statuses(t, holds) if self._ready else (),
             classes=class_statuses(fleet, totals, setpoints),
             nodes=n,
             nodes_stale=int(fleet.stale[:n].sum()),
@@ -371,16 +294,6 @@ class Controller:
             peak_frac=self.peak_frac,
             over_budget_s=self.over_budget_s,
             counters=dict(self.counters),
-        )
-
-    def _domain_status(self, t: float, domain: Domain, rack: int | None) -> DomainStatus:
-        view = self._view(t, domain, rack)
-        demand_w = view.host_w + sum(group.demand_w for group in view.classes.values())
-        rules = domain.rules()
-        if rack is None:
-            rules += tuple(rule for rule in self._rules if rule.why is Why.OPERATOR)
-        return DomainStatus(
-            domain.scope, domain.budget_w, view.power_w, demand_w, rules, max(0.0, domain.since_t), domain.waiting
         )
 
     def loose(self) -> set[str]:
@@ -391,11 +304,3 @@ class Controller:
     def nodes(self) -> NodeColumns:
         """Every node, in columns."""
         return node_columns(self._fleet)
-
-
-def _told(rule: Rule) -> str:
-    """A rule in a few words, for events."""
-    who = " ".join(part.value for part in (rule.priority, rule.role) if part) or "all"
-    clock = f" clock {rule.setpoint.clock_frac:.3f}" if rule.setpoint.clock_frac < 1.0 else ""
-    cap = f" limit {rule.setpoint.cap_frac:.3f}" if rule.setpoint.cap_frac < 1.0 else ""
-    return f"{who}:{clock}{cap} ({rule.why.value})"

@@ -65,6 +65,7 @@ class Fleet:
         self.stale = np.zeros(nodes, dtype=bool)
         self.suspect = np.zeros(nodes, dtype=bool)  # not believed: two senders under one name
         self._told_stale = np.zeros(nodes, dtype=bool)
+        self._moved = np.zeros(nodes, dtype=bool)  # changed its settings, fell silent or came back, since last asked
         self._expected = np.zeros(nodes, dtype=bool)  # in service, or heard since
         self._heard_s = np.full(nodes, -np.inf)
         self._stale_after_s = np.full(nodes, self._guard.stale_after_s)
@@ -193,6 +194,15 @@ class Fleet:
                 self._answer_frac[own] = np.interp(clock, CLOCK_FRAC, DYNAMIC_FRAC[role])
         return self._answer_frac
 
+    def moved_frac(self) -> Floats:
+        """Shares of the nodes whose settings or silence changed since this was last asked: by rack, then of the row."""
+        n, racks = len(self.specs), len(self.racks)
+        moved = np.bincount(self.rack_of[:n], self._moved[:n], minlength=racks)
+        nodes = np.bincount(self.rack_of[:n], minlength=racks)
+        self._moved[:] = False
+        shares: Floats = np.append(moved, moved.sum()) / np.maximum(np.append(nodes, n), 1)
+        return shares
+
     def doubt(self, slot: int, *, suspect: bool) -> None:
         """Believe a node no more, or again."""
         self.suspect[slot] = suspect
@@ -257,6 +267,7 @@ class Fleet:
         n = len(gpus.uuid)
         if last is None or not _same_orders(last, telemetry):
             self.revision += 1
+            self._moved[slot] = True
             led = force is not None and plan is not None and plan.lease is not LeaseState.NONE
             outcomes = force.outcome if force is not None else ()
             self.managed[slot] = led and any(outcome is not Outcome.UNMANAGED for outcome in outcomes)
@@ -292,6 +303,7 @@ class Fleet:
         changed = stale != self._told_stale[:n]
         grew, back = np.flatnonzero(changed & stale), np.flatnonzero(changed & ~stale)
         self.revision += changed.any()
+        self._moved[:n] |= changed
         self.stale[:n] = self._told_stale[:n] = stale
         doubted = np.flatnonzero(stale | self.suspect[:n])
         if doubted.size:

@@ -137,6 +137,8 @@ class EventKind(StrEnum):
     RESUME = "resume"
     HOLD = "hold"
     HOLD_END = "hold_end"
+    FORECAST_OK = "forecast_ok"
+    FORECAST_DOUBTED = "forecast_doubted"
 
 
 @dataclass(frozen=True, slots=True)

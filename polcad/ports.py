@@ -194,6 +194,16 @@ class Policy(Protocol):
         ...
 
 
+@runtime_checkable
+class Foresighted(Protocol):
+    """A policy that does better with an outlook than without."""
+
+    @property
+    def looks_ahead(self) -> bool:
+        """True."""
+        ...
+
+
 class Forecaster(Protocol):
     """Bounds the coming peaks of several domains at once; arrays have one entry a domain, watts.
 

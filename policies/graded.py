@@ -52,13 +52,16 @@ class Graded:
         """T1, T2 and T3."""
         return {"t1": self.t1_frac, "t2": self.t2_frac, "t3": self.t3_frac}
 
-    def desired(self, view: View) -> Desire:
-        """The rung that the domain should stand on."""
+    def rungs(self) -> tuple[Rung, ...]:
+        """From mildest to strictest."""
         high, high_t3 = Setpoint(self.high_clock_frac), Setpoint(self.high_t3_clock_frac)
         t1, t2, t3 = ((at, at - self.gap_frac) for at in (self.t1_frac, self.t2_frac, self.t3_frac))
-        rungs = (
+        return (
             Rung(*t1, Setpoint(self.low_t1_clock_frac), high, Why.T1, Why.T1),
             Rung(*t2, Setpoint(self.low_t2_clock_frac), high, Why.T2, Why.T2),
             Rung(*t3, Setpoint(self.low_t3_clock_frac), high_t3, Why.T2, Why.T2_HIGH),
         )
-        return climb(view, rungs)
+
+    def desired(self, view: View) -> Desire:
+        """The rung that the domain should stand on."""
+        return climb(view, self.rungs())

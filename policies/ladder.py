@@ -7,10 +7,11 @@ fail-safe needs no memory. Upwards a policy may jump; downwards it takes one run
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from polcad.model import FREE, Priority, Role, Setpoint, Why
-from polcad.ports import Desire, View
+from polcad.curve import dynamic_frac
+from polcad.model import FREE, Outlook, Priority, Role, Setpoint, Why
+from polcad.ports import ClassView, Desire, View
 
 _CLEAR_FRAC = 0.01  # of the budget, below a threshold: a row that would only just fit is tightened again by noise
 
@@ -53,6 +54,43 @@ def climb(view: View, rungs: Sequence[Rung]) -> Desire:
     if goes == stands > 0 and view.used_frac < rungs[stands - 1].leave_frac:
         goes = stands - 1
     return _desire(view, rungs, goes, ceiling_frac=rungs[goes].enter_frac - _CLEAR_FRAC if goes < len(rungs) else 1.0)
+
+
+def foresee(view: View, outlook: Outlook, rungs: Sequence[Rung], limit_frac: float) -> Desire:
+    """The mildest rung under which the bounds on the demand fit `limit_frac` of the budget.
+
+    A stricter one is taken by the bound within the actuation latency, a milder one only by that over the longer time.
+    What is measured has the last word: above the limit, one rung more each time the last has had time to act.
+    """
+    stands, most_w = _standing(view, rungs), limit_frac * view.budget_w
+    if stands > len(rungs):
+        return _desire(view, rungs, len(rungs), ceiling_frac=1.0)
+    goes = next(
+        (n for n in range(stands, len(rungs)) if _drawn_w(view, rungs, n, outlook.upper_w) <= most_w), len(rungs)
+    )
+    if goes == stands:
+        settled = view.t - view.since_t >= view.latency_s
+        milder_w = most_w - _CLEAR_FRAC * view.budget_w
+        if view.power_w > most_w and settled:
+            goes = min(stands + 1, len(rungs))
+        else:
+            goes = next((n for n in range(stands) if _drawn_w(view, rungs, n, outlook.hold_w) <= milder_w), stands)
+    desire = _desire(view, rungs, goes, ceiling_frac=limit_frac - _CLEAR_FRAC)
+    return replace(desire, why=dict.fromkeys(desire.why, Why.FORECAST))
+
+
+def _drawn_w(view: View, rungs: Sequence[Rung], number: int, demand_w: float) -> float:
+    """What the domain would draw on a rung if its demand were `demand_w`, grown alike in all of its parts."""
+    now_w = view.host_w + sum(group.demand_w for group in view.classes.values())
+    ratio = demand_w / now_w if now_w > 0.0 else 1.0
+    locks = {name: (rungs[number - 1].setpoint(*name) if number else FREE) for name in view.classes}
+    return ratio * view.host_w + sum(
+        _locked_w(name[1], group, ratio, locks[name].clock_frac) for name, group in view.classes.items()
+    )
+
+
+def _locked_w(role: Role, group: ClassView, ratio: float, clock_frac: float) -> float:
+    return group.idle_w + max(0.0, ratio * group.demand_w - group.idle_w) * dynamic_frac(role, clock_frac)
 
 
 def _standing(view: View, rungs: Sequence[Rung]) -> int:

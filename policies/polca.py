@@ -48,17 +48,16 @@ class Polca:
         """T1 and T2."""
         return {"t1": self.t1_frac, "t2": self.t2_frac}
 
+    def rungs(self) -> tuple[Rung, ...]:
+        """The states of the paper's table, from mildest to strictest."""
+        low_t1, low_t2 = Setpoint(self.low_t1_clock_frac), Setpoint(self.low_t2_clock_frac)
+        t1, t2 = ((at, at - self.gap_frac) for at in (self.t1_frac, self.t2_frac))
+        return (
+            Rung(*t1, low_t1, FREE, Why.T1, Why.T1),
+            Rung(*t2, low_t2, FREE, Why.T2, Why.T2),
+            Rung(*t2, low_t2, Setpoint(self.high_t2_clock_frac), Why.T2, Why.T2_HIGH, settled=True),
+        )
+
     def desired(self, view: View) -> Desire:
         """The state of the paper's table that the domain should be in."""
-        low_t1, low_t2 = Setpoint(self.low_t1_clock_frac), Setpoint(self.low_t2_clock_frac)
-        t1_leave, t2_leave = self.t1_frac - self.gap_frac, self.t2_frac - self.gap_frac
-        return climb(
-            view,
-            (
-                Rung(self.t1_frac, t1_leave, low_t1, FREE, Why.T1, Why.T1),
-                Rung(self.t2_frac, t2_leave, low_t2, FREE, Why.T2, Why.T2),
-                Rung(
-                    self.t2_frac, t2_leave, low_t2, Setpoint(self.high_t2_clock_frac), Why.T2, Why.T2_HIGH, settled=True
-                ),
-            ),
-        )
+        return climb(view, self.rungs())
