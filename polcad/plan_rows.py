@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from polcad.errors import ConfigError
+from polcad.foresight import foresight_for
 from polcad.model import InForce, NodePlacement, Placement, Priority, Telemetry
 from polcad.playback import Playback
 from polcad.plugins import load
@@ -138,7 +139,8 @@ class RecordedRows:
     def judge(self, servers: int, policy: Policy, seed: int) -> Mapping[str, float]:
         """One composition."""
         rest = self.recorded.part(CALIBRATE_FRAC, 1.0)
-        return Composed(rest, servers, self.budget_w, self.path, seed).run(policy, self.guard)
+        foresight = foresight_for(policy)
+        return Composed(rest, servers, self.budget_w, self.path, seed).run(policy, self.guard, foresight)
 
     def assumptions(self) -> tuple[str, ...]:
         """What composing takes for granted."""

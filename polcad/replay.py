@@ -23,6 +23,7 @@ from polcad.clock import SteadyClock
 from polcad.controller import Controller
 from polcad.drive import drive
 from polcad.errors import ConfigError
+from polcad.foresight import FORECASTER, foresight_for
 from polcad.model import Plan, Rule
 from polcad.playback import Playback
 from polcad.plugins import load
@@ -41,7 +42,8 @@ class ReplayOptions:
 
     `inventory` gives racks and nodes (priorities, budgets); without it the nodes are taken as they are heard, all of
     low priority. `row` chooses one of several recorded rows. `speed` times recorded time, None is as fast as it goes.
-    `plans` takes every change of plan and every event as JSON Lines, ``-`` on stdout.
+    `forecaster` looks ahead for a policy that can use it. `plans` takes every change of plan and every event as JSON
+    Lines, ``-`` on stdout.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class ReplayOptions:
     plans: Path | None = None
     guard: GuardSpec = field(default_factory=GuardSpec)
     inventory: RowSpec | None = None
+    forecaster: str = FORECASTER
 
     def __post_init__(self) -> None:
         if not (0 < self.budget_w < math.inf):
@@ -94,7 +97,9 @@ async def run(
     recording = read(options.path, on_bytes)
     playback = Playback(recording, options.row, options.guard.tick_s)
     row = replace(options.inventory or RowSpec("row", 0.0), name=playback.row, budget_w=float(options.budget_w))
-    controller = Controller(row, options.guard, load("polcad.policies", options.policy)(), _EPOCH)
+    policy = load("polcad.policies", options.policy)()
+    foresight = foresight_for(policy, options.forecaster)
+    controller = Controller(row, options.guard, policy, _EPOCH, foresight=foresight)
     with _opened(options.plans) as file:
         await drive(_paced(playback, options.speed, clock or SteadyClock()), controller, _Lines(file))
     return _summary(playback, controller, options.budget_w, recording.loss)

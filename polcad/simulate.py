@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from polcad.errors import ConfigError
+from polcad.foresight import FORECASTER, foresight_for
 from polcad.model import MAX_GPUS, NodePlacement, Priority
 from polcad.plugins import load
 from polcad.ports import Heard, Policy
@@ -40,8 +41,8 @@ _COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 class SimulateOptions:
     """What is simulated. `faults` are `Injection.parse`'s texts; `budget_w` defaults to 40 servers' provisioned power.
 
-    `hungrier_frac` lets busy GPUs draw so much more; `record_period_s` None takes the shortest that keeps a recording
-    below a million messages.
+    `hungrier_frac` lets busy GPUs draw so much more; `forecaster` looks ahead for a policy that can use it;
+    `record_period_s` None takes the shortest that keeps a recording below a million messages.
     """
 
     servers: int
@@ -53,6 +54,7 @@ class SimulateOptions:
     hardware: str = "dgx-a100"
     budget_w: float | None = None
     hungrier_frac: float = 0.0
+    forecaster: str = FORECASTER
     faults: tuple[str, ...] = ()
     record: Path | None = None
     record_period_s: float | None = None
@@ -60,9 +62,10 @@ class SimulateOptions:
     def model(self, policy: Policy | None = None) -> RowModel:
         """The row; ConfigError for options that mean nothing. `policy` instead of the one named, with its options."""
         hardware = _named(PROFILES, self.hardware, "--hardware")
+        policy = policy or load("polcad.policies", self.policy)()
         model = RowModel(
             servers=self.servers,
-            policy=policy or load("polcad.policies", self.policy)(),
+            policy=policy,
             weeks=self.weeks,
             seed=self.seed,
             hardware=hardware.hungrier(self.hungrier_frac) if self.hungrier_frac else hardware,
@@ -70,6 +73,7 @@ class SimulateOptions:
             budget_w=self.budget_w,
             path=_named(PATHS, self.actuation, "--actuation"),
             injections=tuple(Injection.parse(text) for text in self.faults),
+            foresight=foresight_for(policy, self.forecaster),
         )
         return told_phases(model, self.policy)
 

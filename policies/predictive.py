@@ -21,7 +21,7 @@ from policies.graded import Graded
 from policies.ladder import foresee
 from policies.polca import Polca
 
-_LADDERS = {"polca": Polca(), "graded": Graded()}
+_LADDERS: Mapping[str, Polca | Graded] = {"polca": Polca(), "graded": Graded()}
 
 
 @dataclass(frozen=True, slots=True)

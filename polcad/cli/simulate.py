@@ -36,6 +36,7 @@ def row(
         float | None, typer.Option("--budget-w", help="The row's budget, W; left out: that of 40 servers.")
     ] = None,
     hungrier: Annotated[float, typer.Option(help="Work draws so much more power: .05 is 5 %.")] = 0.0,
+    forecaster: Annotated[str, typer.Option(help="For a policy that looks ahead.")] = "quantile",
     fault: Annotated[
         list[str] | None,
         typer.Option(help="brake@AT+SECONDS, meter@…, daemon@… or ignore:SERVER@…, AT in seconds; may be repeated."),
@@ -59,6 +60,7 @@ def row(
         hardware=hardware,
         budget_w=budget_w,
         hungrier_frac=hungrier,
+        forecaster=forecaster,
         faults=tuple(fault or ()),
         record=record,
     )

@@ -18,6 +18,7 @@ from polcad.controller import Controller
 from polcad.curve import dynamic_frac, time_ratio
 from polcad.errors import ConfigError
 from polcad.model import Plan, Priority
+from polcad.outlook import Foresight
 from polcad.ports import Input, Placed, Policy, Tick
 from polcad.sim.actuation import Actuation, Path
 from polcad.sim.profiles import Floats, Hardware
@@ -75,11 +76,11 @@ class Composed:
         self._power, self._time = np.ones(servers), np.ones(servers)  # ratios of what is in force
         self._books = _Books([placement.priority for _, _, placement in self._where])
 
-    def run(self, policy: Policy, guard: GuardSpec) -> Mapping[str, float]:
+    def run(self, policy: Policy, guard: GuardSpec, foresight: Foresight | None = None) -> Mapping[str, float]:
         """Figures named as those of ``simulate row --json``; ConfigError for a policy that limits power."""
         recorded, period_s = self._recorded, self._recorded.period_s
         spec = row_spec(self._groups, recorded.hardware, self._budget_w)
-        controller = Controller(spec, guard, policy, 1)
+        controller = Controller(spec, guard, policy, 1, foresight=foresight)
         for group in self._groups:
             controller.on(Placed(0.0, group.placement))
         wake_w = _WAKE_FRAC * self._budget_w * min([*policy.thresholds.values(), guard.brake_frac])
@@ -90,7 +91,7 @@ class Composed:
             if self._actuation.act(t):
                 self._take()
             power_w, gpu_w, host_w = self._draw(step)
-            if power_w < wake_w and not told and self._actuation.all_free:
+            if power_w < wake_w and not told and self._actuation.all_free and not foresight:
                 continue  # the controller would say the same free plan again
             events: list[Input] = [*self._speech.say(t, gpu_w.tolist(), host_w.tolist(), plan, lease_held=True)]
             outputs = [output for event in (*events, Tick(t)) for output in controller.on(event)]

@@ -19,6 +19,7 @@ import numpy as np
 from polcad.controller import Controller
 from polcad.errors import ConfigError
 from polcad.model import Event, NodePlacement, Plan, Rule
+from polcad.outlook import Foresight
 from polcad.ports import Heard, Input, Placed, Policy, Tick
 from polcad.sim.actuation import OUT_OF_BAND, Actuation, Path
 from polcad.sim.backlog import Backlog
@@ -60,6 +61,7 @@ class RowModel:
     guard: GuardSpec | None = None
     injections: tuple[Injection, ...] = ()
     skip_quiet: bool = True
+    foresight: Foresight | None = None  # who looks ahead must see every reading
 
     def __post_init__(self) -> None:
         """Refuse rows that cannot be."""
@@ -158,7 +160,8 @@ class _Run:
     def _new_controller(self) -> Controller:
         # Quiet readings are skipped, and a controller takes a silence longer than a lease for a sleep of its own.
         guard = replace(self._guard, lease_s=_LONGEST_LEASE_S)
-        controller = Controller(self._spec, guard, self._model.policy, self._epoch)
+        model = self._model
+        controller = Controller(self._spec, guard, model.policy, self._epoch, foresight=model.foresight)
         for group in self._speech.groups:
             controller.on(Placed(START_T + self._servers.step * STEP_S, group.placement))
         return controller
@@ -217,6 +220,7 @@ class _Run:
     def _quiet(self) -> bool:
         return (
             self._model.skip_quiet
+            and self._model.foresight is None
             and self._calm
             and not self._told_rules
             and not self._active
