@@ -55,13 +55,15 @@ def _of_domain(domain: DomainStatus, status: RowStatus) -> Iterator[str]:
     held_w = domain.demand_w - domain.power_w
     if held_w > 0.005 * domain.budget_w:
         yield f"Uncapped it would draw {watts(domain.demand_w)} by estimate: {watts(held_w)} are held back."
+    if domain.outlook:
+        yield words.outlook_words(domain.outlook)
     if not domain.rules:
         yield f"No rule stands for {name.lower()}."
         return
     for rule in domain.rules:
         who = words.class_words(rule.priority, rule.role).capitalize().replace("gpus", "GPUs")
         where = "" if rule.scope == domain.scope else f" of {words.scope_words(rule.scope)}"
-        why = words.why_words(rule.why, status.thresholds)
+        why = words.why_words(rule.why, status.thresholds, domain.outlook)
         yield f"{who}{where}: {words.setpoint_words(rule.setpoint)}, because {why}."
     if domain.since_t:  # else only holds stand, and the domain itself never changed
         since = f"since {clock(domain.since_t)} ({words.duration(status.t - domain.since_t)})"

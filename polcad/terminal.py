@@ -22,7 +22,13 @@ TROUBLES_SHOWN = 4
 WIDEST = 110  # a gauge broader than this is harder to read
 _LAMPS = {Condition.LIVE: ("●", "green"), Condition.LATE: ("▲", "yellow")}
 _BLOCKS = "▁▂▃▄▅▆▇█"
-_STYLES = {Why.T1: "yellow", Why.T2: "dark_orange", Why.T2_HIGH: "dark_orange", Why.BRAKE: "bold white on red"}
+_STYLES = {
+    Why.T1: "yellow",
+    Why.T2: "dark_orange",
+    Why.T2_HIGH: "dark_orange",
+    Why.FORECAST: "magenta",
+    Why.BRAKE: "bold white on red",
+}
 _ALARMS = {EventKind.BRAKE, EventKind.NOT_OBEYED, EventKind.SENSOR_FAULT, EventKind.DUPLICATE_NAME}
 
 
@@ -44,6 +50,8 @@ def summary(status: RowStatus, *, age_s: float = 0.0) -> RenderableType:
     if row := words.row_of(status):
         used_frac = row.power_w / row.budget_w if row.budget_w else 0.0
         parts += [Gauge(used_frac, (*status.thresholds.values(), 1.0)), _figures(row, status)]
+        if row.outlook:
+            parts.append(Text.assemble(("Forecast  ", "dim"), words.outlook_line(row.outlook)))
     if status.classes:
         parts += [Text(), _classes(status)]
     if racks := [domain for domain in status.domains if domain.scope != "row"]:

@@ -1,19 +1,22 @@
 """What a row's status says in plain English; the terminal and the live page use the same words.
 
-Everything here is a function of the nouns alone. Power is shown to three figures, fractions as whole per cents.
+Everything here is a function of the nouns alone. Power is shown to three figures, fractions as whole per cents but
+where a tenth matters.
 Text that came over the network is made `plain` before a terminal sees it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from polcad.model import DomainStatus, NodeColumns, Priority, Role, RowStatus, Rule, Setpoint, Why
+from polcad.model import DomainStatus, NodeColumns, Outlook, Priority, Role, RowStatus, Rule, Setpoint, Why
 
 LATE_S = 5.0  # a status is repeated each tick, at most a few seconds apart
 SILENT_S = 15.0
+_MINUTE_S = 60
 
 
 class Condition(StrEnum):
@@ -71,6 +74,11 @@ def percent(frac: float) -> str:
     return f"{100 * frac:.0f} %"
 
 
+def fine_percent(frac: float) -> str:
+    """``99.2 %``: for probabilities and errors; ``99 %`` where that is all."""
+    return f"{round(100 * frac, 1):g} %"
+
+
 def duration(length_s: float) -> str:
     """``12 s``, ``3 min 05 s``, ``2 h 10 min``, ``3 d 4 h``."""
     seconds = max(0, round(length_s))
@@ -80,6 +88,11 @@ def duration(length_s: float) -> str:
     if hours:
         return f"{hours} h {minutes % 60:02d} min"
     return f"{minutes} min {seconds % 60:02d} s" if minutes else f"{seconds} s"
+
+
+def horizon(length_s: float) -> str:
+    """A time as it was set: ``2.5 s``, ``5 min``, ``1 h 30 min``."""
+    return f"{length_s:g} s" if length_s < _MINUTE_S else re.sub(r" 00 \w+$", "", duration(length_s))
 
 
 def setpoint_words(setpoint: Setpoint) -> str:
@@ -105,23 +118,64 @@ def scope_words(scope: str) -> str:
     return plain(f"{'GPU' if kind == 'gpu' else kind} {name}".strip())
 
 
-def why_words(why: Why, thresholds: Mapping[str, float]) -> str:
-    """Why a rule was made, with the threshold's value where the status names it."""
+def why_words(why: Why, thresholds: Mapping[str, float], outlook: Outlook | None = None) -> str:
+    """Why a rule was made, with the threshold's value where the status names it, and the bounds that are acted on."""
 
     def mark(name: str) -> str:
         frac = thresholds.get(name)
-        return f"{name.upper() if name != 'brake' else 'the brake'}{f' ({percent(frac)} of budget)' if frac else ''}"
+        share = f" ({percent(frac)} of budget)" if frac else ""
+        return f"{name.upper() if name.startswith('t') else f'the {name}'}{share}"
 
     return {
         Why.T1: f"power passed {mark('t1')}",
         Why.T2: f"power passed {mark('t2')}",
         Why.T2_HIGH: f"still above {mark('t2')} after the low priority had slowed",
-        Why.FORECAST: "the forecast of its demand would not fit under the budget",
+        Why.FORECAST: f"at a milder setting its demand could pass {mark('limit')}{_bounds_now(outlook)}",
         Why.BAND: "power passed the capping band",
         Why.BRAKE: f"power passed {mark('brake')}",
         Why.RESUME: "found in force when the daemon started or came back",
         Why.OPERATOR: "an operator's hold",
     }[why]
+
+
+def _bounds_now(outlook: Outlook | None) -> str:
+    """The bounds by which a policy tightens and loosens, as they are now."""
+    if outlook is None or outlook.doubt:
+        return ""
+    soon = f"{watts(outlook.upper_w)} within {horizon(outlook.horizon_s)}"
+    later = f"{watts(outlook.hold_w)} within {horizon(outlook.hold_s)}"
+    return f": the {fine_percent(outlook.q)} bound on it is now {soon}, {later}"
+
+
+def outlook_words(outlook: Outlook) -> str:
+    """What is expected of a domain, and how far that came true, in a sentence: for the page and ``polcad explain``."""
+    if outlook.doubt:
+        return f"The forecast is not used: {plain(outlook.doubt)}."
+    hour = _last_hour(outlook)
+    soon = f"Within {horizon(outlook.horizon_s)} the uncapped demand stays below {watts(outlook.upper_w)}"
+    later = f"within {horizon(outlook.hold_s)} below {watts(outlook.hold_w)} ({fine_percent(outlook.q)} sure)"
+    return f"{soon}, {later}{f'; {hour}' if hour else ''}."
+
+
+def outlook_line(outlook: Outlook) -> str:
+    """The same for one line of a terminal: ``≤ 210 kW within 40 s (99 %); last hour: 99.2 % held, error 1.8 %``."""
+    if outlook.doubt:
+        return f"not used: {plain(outlook.doubt)}"
+    held = f"{fine_percent(outlook.coverage)} held" if outlook.coverage is not None else ""
+    error = f"error {fine_percent(outlook.error_frac)}" if outlook.error_frac is not None else ""
+    hour = ", ".join(filter(None, (held, error)))
+    bound = f"≤ {watts(outlook.upper_w)} within {horizon(outlook.horizon_s)} ({fine_percent(outlook.q)})"
+    return f"{bound}{f'; last hour: {hour}' if hour else ''}"
+
+
+def _last_hour(outlook: Outlook) -> str:
+    """How the bounds within the horizon did in the last hour; "" while none has ended."""
+    if outlook.coverage is None:
+        return ""
+    held = f"of such bounds in the last hour {fine_percent(outlook.coverage)} held"
+    if outlook.error_frac is None:
+        return held
+    return f"{held}, and the peak was {fine_percent(outlook.error_frac)} off the forecast on average"
 
 
 def standing(status: RowStatus) -> Iterator[Standing]:
@@ -132,7 +186,7 @@ def standing(status: RowStatus) -> Iterator[Standing]:
                 scope_words(rule.scope),
                 class_words(rule.priority, rule.role),
                 setpoint_words(rule.setpoint),
-                why_words(rule.why, status.thresholds),
+                why_words(rule.why, status.thresholds, domain.outlook),
                 rule.why,
                 domain.since_t,
                 plain(domain.waiting),

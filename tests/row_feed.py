@@ -1,13 +1,14 @@
 """A made-up but lifelike run of a row, second by second, for whoever draws one: load climbs, T1, T2 and the brake act.
 
-One node falls silent, one GPU does not obey, and one event carries markup that must stay text.
+One node falls silent, one GPU does not obey, and one event carries markup that must stay text. The row's forecast is in
+doubt for the first minute, and then bounds what comes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from polcad.model import (
     FREE,
@@ -16,6 +17,7 @@ from polcad.model import (
     Event,
     EventKind,
     NodeColumns,
+    Outlook,
     Priority,
     Role,
     RowStatus,
@@ -29,6 +31,8 @@ HOSTILE = "<script>document.title='owned'</script><img src=x onerror=alert(1)>"
 DISOBEYS = "GPU 2 does not obey: runs at 1410 MHz"
 BOARD_W = 700.0
 GPUS = 8
+LATENCY_S = 40  # of a lock over the out-of-band path
+COLD_S = 60
 THRESHOLDS = {"t1": 0.80, "t2": 0.89, "brake": 1.0}
 STEPS = {  # used fraction above which it stands -> (low, high, why)
     "": (FREE, FREE, None),
@@ -57,7 +61,8 @@ def run(seconds: int, nodes: int = 12, racks: int = 3) -> Iterator[Second]:
         events = _events(t, step, wanted, second)
         if wanted != step:
             step, since_t = wanted, t
-        yield _second(t, step, since_t, demand_frac(second, seconds), events, (nodes, racks))
+        made = _second(t, step, since_t, demand_frac(second, seconds), events, (nodes, racks))
+        yield replace(made, status=_foreseen(made.status, second, seconds))
 
 
 def demand_frac(second: int, seconds: int) -> float:
@@ -133,6 +138,23 @@ def _second(
         counters={"wire_refused": 2, "telemetry_dropped": 0},
     )
     return Second(t, status, _nodes(t, status, (low, high), racks), events)
+
+
+def _foreseen(status: RowStatus, second: int, seconds: int) -> RowStatus:
+    row, *racks = status.domains
+    upper_w = 1.02 * row.budget_w * max(demand_frac(second + ahead, seconds) for ahead in range(LATENCY_S))
+    known = second >= COLD_S
+    outlook = Outlook(
+        q=0.99,
+        horizon_s=LATENCY_S,
+        upper_w=upper_w,
+        hold_s=300.0,
+        hold_w=1.05 * upper_w,
+        coverage=0.992 if known else None,
+        error_frac=0.0181 if known else None,
+        doubt="" if known else f"it has watched the row for {second} of {COLD_S} s",
+    )
+    return replace(status, domains=(replace(row, outlook=outlook), *racks))
 
 
 def _shares(racks: int) -> list[float]:

@@ -6,6 +6,7 @@ import asyncio
 import io
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -13,17 +14,20 @@ from rich.console import Console
 from polcad import words
 from polcad.backlog import Received
 from polcad.explain import explain
-from polcad.model import Event, EventKind, Gpus, NodePlacement, Placement, Priority, Reading, RowStatus, Telemetry
+from polcad.model import Event, EventKind, Gpus, NodePlacement, Placement, Priority, Reading, RowStatus, Telemetry, Why
 from polcad.terminal import render, summary, well
 from polcad.top import run_top
 from polcad.wire import Address, Message, encode
-from tests.row_feed import START_T, Second, run
+from tests.row_feed import COLD_S, START_T, THRESHOLDS, Second, run
 
 RUN = list(run(600))
 FREE, T1, T2 = (
     next(each for each in RUN if words.lane(each.status, Priority.LOW).startswith(lane)) for lane in ("", "T1", "T2")
 )
 BRAKE = next(each for each in RUN if words.lane(each.status, Priority.LOW).startswith("BRAKE"))
+
+FORESEEN = RUN[COLD_S].status.domains[0].outlook
+UPPER_W = FORESEEN.upper_w if FORESEEN else 0.0
 
 
 def shown(second: Second, width: int, age_s: float = 0.4, *events: Event) -> str:
@@ -99,6 +103,57 @@ def test_explain_tells_the_whole_reason() -> None:
     assert "Node n03: not heard of late, counted at its worst." in told
     assert "Shadow" not in told
     assert "Shadow mode" in " ".join(explain(replace(T2.status, shadow=True)))
+
+
+def ahead(second: Second, **changes: Any) -> RowStatus:
+    """The same with every rule made by the forecast, and the row's outlook changed."""
+    row, *racks = second.status.domains
+    assert row.outlook is not None
+    rules = tuple(replace(rule, why=Why.FORECAST) for rule in row.rules)
+    row = replace(row, rules=rules, outlook=replace(row.outlook, upper_w=50_000.0, hold_w=52_400.0, **changes))
+    return replace(second.status, thresholds={**THRESHOLDS, "limit": 0.97}, domains=(row, *racks))
+
+
+def test_explain_tells_the_bound_how_often_it_held_and_that_it_made_the_plan() -> None:
+    told = list(explain(ahead(T2)))
+    assert (
+        "Within 40 s the uncapped demand stays below 50.0 kW, within 5 min below 52.4 kW (99 % sure); of such bounds "
+        "in the last hour 99.2 % held, and the peak was 1.8 % off the forecast on average."
+    ) in told
+    assert (
+        "Low priority: clock ≤ 79 %, because at a milder setting its demand could pass the limit (97 % of budget): "
+        "the 99 % bound on it is now 50.0 kW within 40 s, 52.4 kW within 5 min."
+    ) in told
+
+
+def test_a_bound_that_none_has_judged_yet_is_told_without_a_record() -> None:
+    told = list(explain(ahead(T2, coverage=None, error_frac=None)))
+    assert "Within 40 s the uncapped demand stays below 50.0 kW, within 5 min below 52.4 kW (99 % sure)." in told
+
+
+def test_a_doubted_forecast_gives_its_reason_and_no_bound() -> None:
+    told = list(explain(ahead(T2, doubt="only 30 s were\x1b judged")))
+    assert "The forecast is not used: only 30 s were� judged." in told
+    assert "50.0 kW" not in " ".join(told)
+    assert any(line.endswith("at a milder setting its demand could pass the limit (97 % of budget).") for line in told)
+
+
+@pytest.mark.parametrize(
+    ("second", "line"),
+    [
+        (RUN[COLD_S - 1], f"Forecast  not used: it has watched the row for {COLD_S - 1} of {COLD_S} s"),
+        (RUN[COLD_S], f"Forecast  ≤ {words.watts(UPPER_W)} within 40 s (99 %); last hour: 99.2 % held, error 1.8 %"),
+    ],
+)
+def test_the_forecast_takes_one_line_of_eighty_columns(second: Second, line: str) -> None:
+    assert line in shown(second, 80).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("length_s", "told"), [(0.5, "0.5 s"), (40.0, "40 s"), (300.0, "5 min"), (330.0, "5 min 30 s"), (3600.0, "1 h")]
+)
+def test_horizons_are_told_as_they_were_set(length_s: float, told: str) -> None:
+    assert words.horizon(length_s) == told
 
 
 def test_explain_of_a_row_without_a_daemon_says_what_nodes_do() -> None:

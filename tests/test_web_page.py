@@ -78,6 +78,50 @@ def test_the_page_shows_the_rows_figures_rules_and_nodes(tmp_path: Path) -> None
     look(tmp_path, RUN[:AT_T2], body)
 
 
+def test_the_forecast_is_a_band_with_its_words_until_it_is_doubted(tmp_path: Path) -> None:
+    async def body(board: Board, page: Page) -> None:
+        assert "forecast bound" in await text(page, "#key")
+        assert (await text(page, "#outlook")).startswith("Within 40 s the uncapped demand stays below")
+        outlook = RUN[AT_T2 - 1].status.domains[0].outlook
+        assert outlook is not None
+        assert f"forecast at most {words.watts(outlook.upper_w)}" in await label(page)
+        await page.look(1280, 900)
+        await page.until("innerWidth === 1280 && document.querySelector('#plot canvas').width < 1280")
+        await page.send("Input.dispatchMouseEvent", type="mouseMoved", **await middle(page))
+        await page.until("document.querySelector('#reading').textContent.includes('forecast ≤')")
+
+        row, *racks = RUN[AT_T2].status.domains
+        doubted = replace(row, outlook=replace(outlook, doubt="it was <b>wrong</b>"))
+        board.put_status(replace(RUN[AT_T2].status, domains=(doubted, *racks)))
+        await page.until("document.querySelector('#outlook').textContent.includes('not used: it was <b>wrong</b>')")
+        assert "forecast at most" not in await label(page)
+
+    look(tmp_path, RUN[:AT_T2], body)
+
+
+def test_a_page_of_a_row_that_nobody_forecasts_shows_no_trace_of_it(tmp_path: Path) -> None:
+    async def body(_: Board, page: Page) -> None:
+        assert "forecast" not in await text(page, "#key")
+        assert await page.ask("document.querySelector('#outlook').hidden")
+
+    look(tmp_path, [unforeseen(second) for second in RUN[:30]], body)
+
+
+def unforeseen(second: Second) -> Second:
+    row, *racks = second.status.domains
+    return replace(second, status=replace(second.status, domains=(replace(row, outlook=None), *racks)))
+
+
+async def label(page: Page) -> str:
+    return " ".join(str(await page.ask("document.querySelector('#plot').ariaLabel")).split())
+
+
+async def middle(page: Page) -> dict[str, float]:
+    """The middle of the chart, in pixels."""
+    box = await page.ask("(({x, y, width, height}) => [x, y, width, height])(plot.getBoundingClientRect())")
+    return {"x": box[0] + box[2] / 2, "y": box[1] + box[3] / 2}
+
+
 def test_markup_in_an_event_stays_text(tmp_path: Path) -> None:
     async def body(_: Board, page: Page) -> None:
         assert HOSTILE in str(await page.ask("document.querySelector('#events').textContent"))

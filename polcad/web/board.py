@@ -12,7 +12,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from polcad import words
@@ -32,6 +32,7 @@ class Point:
     budget_w: float
     low: str
     high: str
+    upper_w: float | None = None  # bounds the demand within the latency; None: no forecast, or one in doubt
 
 
 class Board:
@@ -53,7 +54,8 @@ class Board:
         self._status = (self._next(), self._monotonic(), status)
         if row := words.row_of(status):
             low, high = words.lane(status, Priority.LOW), words.lane(status, Priority.HIGH)
-            self._put_point(Point(int(status.t), row.power_w, row.demand_w, row.budget_w, low, high))
+            upper_w = row.outlook.upper_w if row.outlook and not row.outlook.doubt else None
+            self._put_point(Point(int(status.t), row.power_w, row.demand_w, row.budget_w, low, high, upper_w))
 
     def put_nodes(self, t: float, nodes: NodeColumns) -> None:
         """The nodes as they are at `t`."""
@@ -76,6 +78,7 @@ class Board:
             state["status"] = status[2]
             state["age_s"] = self._monotonic() - status[1]
             state["standing"] = list(words.standing(status[2]))
+            state["outlook"] = _outlook(status[2])
         if nodes and nodes[0] > n:
             state["nodes"] = {"t": nodes[1], "columns": nodes[2]}
         state["points"] = [point for number, point in self._points if number > n]
@@ -89,7 +92,7 @@ class Board:
         if points and points[-1][1].t == point.t:
             last = points.pop()[1]
             power_w, demand_w = max(last.power_w, point.power_w), max(last.demand_w, point.demand_w)
-            point = Point(point.t, power_w, demand_w, point.budget_w, point.low, point.high)
+            point = replace(point, power_w=power_w, demand_w=demand_w)
         points.append((self.n, point))
 
     def _next(self) -> int:
@@ -97,3 +100,9 @@ class Board:
         self._news.set()
         self._news = asyncio.Event()  # those who waited on the old one are awake; the next wait on this one
         return self.n
+
+
+def _outlook(status: RowStatus) -> str:
+    """The row's forecast in a sentence; "" where there is none."""
+    row = words.row_of(status)
+    return words.outlook_words(row.outlook) if row and row.outlook else ""

@@ -9,7 +9,7 @@ const EVENTS = 200;
 const LATE_S = 5; // as polcad.words
 const SILENT_S = 15;
 
-const state = { run: "", site: "", status: null, standing: [], nodes: null, points: [], events: [], heardAt: 0, linked: false };
+const state = { run: "", site: "", status: null, standing: [], outlook: "", nodes: null, points: [], events: [], heardAt: 0, linked: false };
 const chart = new Chart(byId("plot"), byId("lanes"), byId("key"), byId("reading"));
 const map = new NodeMap(byId("nodes"), byId("heat-key"), byId("tip"));
 
@@ -19,6 +19,7 @@ function merge(news) {
   if (news.status) {
     state.status = news.status;
     state.standing = news.standing;
+    state.outlook = news.outlook;
     state.heardAt = performance.now() - 1000 * news.age_s;
   }
   if (news.nodes) state.nodes = news.nodes.columns;
@@ -41,6 +42,8 @@ function draw() {
   drawClasses(status);
   drawWhy(state.standing, status);
   chart.draw(state.points, status.thresholds);
+  byId("outlook").hidden = !state.outlook;
+  say("outlook", state.outlook);
   drawCondition();
 }
 

@@ -1,4 +1,5 @@
-// Row power and uncapped demand against the budget and the policy's thresholds, and below it what was locked when.
+// Row power, uncapped demand and its forecast bound against the budget and the policy's thresholds, and below it what
+// was locked when.
 import { clock, el, percent, watts } from "./format.js";
 
 const LEFT = 58; // room for the axes, shared with the lanes below
@@ -6,6 +7,8 @@ const RIGHT = 70;
 const GAP_S = 5; // points further apart are not joined: nobody knows what lay between
 const LEAST_S = 60; // a chart of two seconds tells nothing
 const LANES = [["low", "Low"], ["high", "High"]];
+const WILDEST = 1.3; // of the budget: a bound above it may leave the picture, so that the power stays readable
+const ABOUT = { outlook: "What the uncapped demand is to stay below while a setting takes to act" };
 
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
@@ -26,7 +29,8 @@ export class Chart {
     this.points = points;
     const budget_w = points.at(-1).budget_w;
     this.limits = limitsOf(thresholds).map((limit) => ({ ...limit, w: limit.frac * budget_w }));
-    const names = JSON.stringify(this.limits.map(({ label }) => label));
+    this.foreseen = points.some(({ upper_w }) => upper_w !== null);
+    const names = JSON.stringify([this.foreseen, ...this.limits.map(({ label }) => label)]);
     if (names !== this.names) this.forget();
     this.names = names;
     if (this.plot) this.plot.setData(this.columns());
@@ -38,8 +42,9 @@ export class Chart {
   build() {
     this.place.replaceChildren();
     this.plot = new uPlot(this.options(), this.columns(), this.place);
-    const lines = this.plot.series.slice(1).map(({ label, className }) => [label, className]);
-    this.key.replaceChildren(...lines.map(([label, kind]) => el("span", { class: `line ${kind}` }, label)));
+    const lines = this.plot.series.slice(1).filter(({ className }) => this.foreseen || className !== "outlook");
+    this.key.replaceChildren(...lines.map(({ label, className: kind }) =>
+      el("span", { class: `line ${kind}`, title: ABOUT[kind] ?? "" }, label)));
   }
 
   size() {
@@ -47,17 +52,15 @@ export class Chart {
   }
 
   columns() {
-    const data = [[], [], [], ...this.limits.map(() => [])];
-    const push = (t, power, demand, budget) => {
-      data[0].push(t);
-      data[1].push(power);
-      data[2].push(demand);
-      this.limits.forEach(({ frac }, i) => data[3 + i].push(budget === null ? null : frac * budget));
+    const data = [[], [], [], [], ...this.limits.map(() => [])];
+    const push = (...values) => {
+      values.slice(0, 4).forEach((value, i) => data[i].push(value));
+      this.limits.forEach(({ frac }, i) => data[4 + i].push(values[4] === null ? null : frac * values[4]));
     };
     let last = null;
-    for (const { t, power_w, demand_w, budget_w } of this.points) {
-      if (last !== null && t - last > GAP_S) push(last + 1, null, null, null);
-      push(t, power_w, demand_w, budget_w);
+    for (const { t, power_w, demand_w, upper_w, budget_w } of this.points) {
+      if (last !== null && t - last > GAP_S) push(last + 1, null, null, null, null);
+      push(t, power_w, demand_w, upper_w, budget_w);
       last = t;
     }
     return data;
@@ -71,7 +74,8 @@ export class Chart {
   range() {
     const budget = this.points.at(-1).budget_w;
     const low = Math.min(0.6 * budget, ...this.points.map((point) => 0.95 * point.power_w));
-    const high = Math.max(1.06 * budget, ...this.points.map((point) => 1.03 * Math.max(point.power_w, point.demand_w)));
+    const top = ({ power_w, demand_w, upper_w }) => Math.max(power_w, demand_w, Math.min(upper_w ?? 0, WILDEST * budget));
+    const high = Math.max(1.06 * budget, ...this.points.map((point) => 1.03 * top(point)));
     return [low, high];
   }
 
@@ -98,8 +102,10 @@ export class Chart {
         {},
         { label: "power", className: "power", scale: "w", stroke: css("--power"), fill: css("--power-fill"), width: 2, points: { show: false } },
         { label: "demand if uncapped", className: "demand", scale: "w", stroke: css("--demand"), dash: [2, 4], width: 1.5, points: { show: false } },
+        { label: "forecast bound", className: "outlook", scale: "w", stroke: css("--outlook"), width: 1, points: { show: false } },
         ...limits.map((limit) => ({ ...limit, scale: "w" })),
       ],
+      bands: [{ series: [3, 1], fill: css("--outlook-fill") }], // from the bound down to the power
       hooks: { setCursor: [(plot) => this.read(plot.cursor.idx)], drawClear: [(plot) => this.shade(plot)] },
     };
   }
@@ -118,12 +124,13 @@ export class Chart {
   }
 
   read(index) {
-    const [ts, power, demand, ...rest] = this.plot ? this.plot.data : [[]];
+    const [ts, power, demand, upper, ...limits] = this.plot ? this.plot.data : [[]];
     const t = ts[index];
     if (t === undefined || power[index] === null) return this.reading.replaceChildren();
-    const budget = rest[this.limits.findIndex(({ frac }) => frac === 1)][index];
+    const budget = limits[this.limits.findIndex(({ frac }) => frac === 1)][index];
+    const bound = upper[index] === null ? "" : `, forecast ≤ ${watts(upper[index])}`;
     this.reading.textContent =
-      `${clock(t)}  ${watts(power[index])} (${percent(power[index] / budget)}), demand ${watts(demand[index])}`;
+      `${clock(t)}  ${watts(power[index])} (${percent(power[index] / budget)}), demand ${watts(demand[index])}${bound}`;
   }
 
   drawLanes() {
@@ -133,7 +140,7 @@ export class Chart {
       for (const { from, to, label } of runs(this.points, key)) {
         if (!label || to <= start) continue;
         const kind = label.split(" ")[0].toLowerCase();
-        const wide = ((to - from) / (end - start)) * (this.place.clientWidth - LEFT - RIGHT) > 64; // else its title must do
+        const wide = ((to - from) / (end - start)) * (this.place.clientWidth - LEFT - RIGHT) > 6.4 * label.length; // else its title must do
         const part = el("span", { class: `run ${kind}`, title: `${label}: ${clock(from)}–${clock(to)}` }, wide ? label : "");
         part.style.left = `${(100 * (Math.max(from, start) - start)) / (end - start)}%`;
         part.style.width = `${(100 * (to - Math.max(from, start))) / (end - start)}%`;
@@ -144,11 +151,12 @@ export class Chart {
   }
 
   describe() {
-    const { power_w, budget_w } = this.points.at(-1);
+    const { power_w, upper_w, budget_w } = this.points.at(-1);
     const peak = Math.max(...this.points.map((point) => point.power_w));
     const minutes = Math.round((this.points.at(-1).t - this.points[0].t) / 60);
     this.place.setAttribute("aria-label",
-      `Row power, last ${minutes} minutes: now ${watts(power_w)}, highest ${watts(peak)}, budget ${watts(budget_w)}`);
+      `Row power, last ${minutes} minutes: now ${watts(power_w)}, highest ${watts(peak)}, ` +
+      `${upper_w === null ? "" : `forecast at most ${watts(upper_w)}, `}budget ${watts(budget_w)}`);
   }
 }
 

@@ -42,13 +42,14 @@ export class NodeMap {
   }
 
   // A rack with a budget has a bar beside its name.
-  drawRack({ scope, power_w, budget_w, rules }) {
+  drawRack({ scope, power_w, budget_w, rules, outlook }) {
     const head = this.heads.get(scope);
     if (!head || !budget_w) return;
     const used = power_w / budget_w;
     if (head.children.length === 1) head.append(el("span", { class: "bar" }, el("span")), el("span", { class: "num" }));
     head.classList.toggle("over", used > 1);
-    head.title = `${watts(power_w)} of ${watts(budget_w)}`;
+    const bound = outlook && !outlook.doubt ? `, forecast ≤ ${watts(outlook.upper_w)}` : "";
+    head.title = `${watts(power_w)} of ${watts(budget_w)}${bound}`;
     head.children[1].style.setProperty("--used", Math.min(1, used));
     head.lastChild.textContent = `${used > 1 ? "▲ over: " : ""}${percent(used)}${rules.length ? ", limited" : ""} of ${watts(budget_w)}`;
   }
