@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from polcad.forecast.peaks import Peaks, Then, place_of
+from polcad.forecast.coming import ComingPeaks, Then, place_of
 from polcad.forecast.rolling import RollingQuantiles
 from polcad.places import Flags, Floats
 
@@ -19,13 +19,13 @@ class Band:
 
     def __init__(self, domains: int, step_s: float, horizons_s: Sequence[float], quantiles: Sequence[float]) -> None:
         self._horizons_s, self._quantiles = tuple(horizons_s), tuple(quantiles)
-        self._peaks = Peaks(domains, step_s, self._horizons_s)
+        self._peaks = ComingPeaks(domains, step_s, self._horizons_s)
         self._then = Then(domains, step_s, self._horizons_s)
         self._surprises = RollingQuantiles((len(self._horizons_s), domains), self._quantiles, step_s)
         self._peak_w = self._expected_w = np.full((len(self._horizons_s), domains), np.nan)
 
     def passed(self, t: float, demand_w: Floats, steady: Flags) -> Floats:
-        """Take one step of demand; the peaks (W) of the horizons that end with it, as `Peaks.passed` tells."""
+        """Take one step of demand; the peaks (W) of the horizons that end with it, as `ComingPeaks.passed` tells."""
         self._peak_w = self._peaks.passed(t, demand_w, steady)
         return self._peak_w
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from polcad.forecast.band import Band
-from polcad.forecast.peaks import Peaks, Then, place_of
+from polcad.forecast.coming import ComingPeaks, Then, place_of
 from polcad.places import Flags, Floats
 
 _MEDIAN = 0.5
@@ -22,7 +22,7 @@ class Persistence:
 
     def __init__(self, *, domains: int, step_s: float, horizons_s: Sequence[float], quantiles: Sequence[float]) -> None:
         self._horizons_s, self._quantiles = tuple(horizons_s), tuple(quantiles)
-        self._peaks = Peaks(domains, step_s, self._horizons_s)
+        self._peaks = ComingPeaks(domains, step_s, self._horizons_s)
         self._then = Then(domains, step_s, self._horizons_s)
         self._last_w = np.full(domains, np.nan)
         self._rise_w = np.full((len(self._horizons_s), domains), np.nan)
