@@ -24,8 +24,10 @@ from polcad.drive import drive
 from polcad.errors import WireError
 from polcad.model import Event, NodePlacement, Plan, RowStatus, Telemetry
 from polcad.mqtt import Link, Presence
+from polcad.outlook import Foresight
 from polcad.ports import Heard, Held, Input, Output, Placed, Policy, Rival, Tick
 from polcad.reaction import Reactions
+from polcad.school_process import ProcessSchool
 from polcad.spec import GuardSpec, RowSpec
 from polcad.web.board import Board
 from polcad.web.server import serve
@@ -47,12 +49,13 @@ class Daemon:
         policy: Policy,
         broker: BrokerSpec,
         *,
+        foresight: Foresight | None = None,
         shadow: bool = False,
     ) -> None:
         self._clock = SteadyClock()
         self._row, self._guard = row, guard
         epoch = int(self._clock.now() * 1e6)
-        self.controller = Controller(row, guard, policy, epoch, shadow=shadow)
+        self.controller = Controller(row, guard, policy, epoch, foresight=foresight, shadow=shadow)
         self._policy_name = plugins.name_of("polcad.policies", policy)
         self.reactions = Reactions()
         self.board = Board(site.name)
@@ -222,7 +225,18 @@ def told(event: Event) -> str:
 async def run(config: Config, *, shadow: bool = False) -> None:
     """The daemon that a configuration describes, with its page, until cancelled; ConfigError, OutrankedError."""
     row, policy = config.the_row()
-    daemon = Daemon(config.site, row, config.guard, policy, config.broker, shadow=shadow)
-    async with serve(daemon.board, config.web) as url:
-        _LOG.info("row %s: the page is at %s", row.name, url)
-        await daemon.run()
+    with _foresight(config) as foresight:
+        daemon = Daemon(config.site, row, config.guard, policy, config.broker, foresight=foresight, shadow=shadow)
+        async with serve(daemon.board, config.web) as url:
+            _LOG.info("row %s: the page is at %s", row.name, url)
+            await daemon.run()
+
+
+@contextlib.contextmanager
+def _foresight(config: Config) -> Iterator[Foresight | None]:
+    """What the configuration says of forecasting; lessons are held in a process beside this one."""
+    if config.forecaster is None:
+        yield None
+        return
+    with contextlib.closing(ProcessSchool()) as school:
+        yield Foresight(config.forecaster, school, config.forecast.hold_s, config.forecast.q)

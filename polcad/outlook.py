@@ -6,7 +6,7 @@ again when too few of the last hour's did. A policy then falls back to the plain
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from polcad.model import Event, EventKind, Outlook
 from polcad.places import Flags, Floats
-from polcad.ports import Forecaster, Learner, School
+from polcad.ports import ForecasterMaker, Learner, School
 from polcad.spec import GuardSpec
 
 _SHORTEST_STEP_S = 1.0  # a faster tick shows no more of what is to come
@@ -25,9 +25,9 @@ _LEAST_COVERAGE = 0.95  # of a 99 % bound: one burst may last for a minute of th
 
 @dataclass(frozen=True, slots=True)
 class Foresight:
-    """How to look ahead. `make` is called with `domains`, `step_s`, `horizons_s` and `quantiles`."""
+    """How to look ahead: with what, where its lessons are held, how far beyond the latency, and how surely."""
 
-    make: Callable[..., Forecaster]
+    make: ForecasterMaker
     school: School
     hold_s: float = 300.0
     q: float = 0.99
