@@ -41,7 +41,7 @@ _HEARD_BEFORE_PLACING_S = 1.0  # retained placements of a scheduler come first
 class Daemon:
     """One row. `board` takes what the live page shows."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # each is another part of the configuration
         self,
         site: SiteSpec,
         row: RowSpec,

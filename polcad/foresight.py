@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from polcad.outlook import Foresight
 from polcad.plugins import load
 from polcad.ports import Foresighted, Policy
@@ -12,4 +14,7 @@ FORECASTER = "quantile"  # the one that is used where none is named
 
 def foresight_for(policy: Policy, forecaster: str = FORECASTER) -> Foresight | None:
     """What a policy that looks ahead is given where time is not real; None for any other. ConfigError as `load`."""
-    return Foresight(load("polcad.forecasters", forecaster), Classroom()) if isinstance(policy, Foresighted) else None
+    if not isinstance(policy, Foresighted):
+        return None
+    make: Any = load("polcad.forecasters", forecaster)
+    return Foresight(make, Classroom())
