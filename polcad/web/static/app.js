@@ -1,5 +1,5 @@
 // The page's state is what the server's stream has told; each message is merged and drawn once, in the next frame.
-import { byId, clock, duration, el, percent, say, watts } from "./format.js";
+import { byId, clock, duration, el, percent, say, unbroken, watts } from "./format.js";
 import { Chart } from "./chart.js";
 import { NodeMap } from "./nodes.js";
 import { drawClasses, drawEvents, drawWhy } from "./tables.js";
@@ -43,7 +43,7 @@ function draw() {
   drawWhy(state.standing, status);
   chart.draw(state.points, status.thresholds);
   byId("outlook").hidden = !state.outlook;
-  say("outlook", state.outlook);
+  say("outlook", unbroken(state.outlook));
   drawCondition();
 }
 

@@ -5,6 +5,7 @@ import { clock, el, percent, watts } from "./format.js";
 const LEFT = 58; // room for the axes, shared with the lanes below
 const RIGHT = 70;
 const GAP_S = 5; // points further apart are not joined: nobody knows what lay between
+const LINE_PX = 13; // of an axis
 const LEAST_S = 60; // a chart of two seconds tells nothing
 const LANES = [["low", "Low"], ["high", "High"]];
 const WILDEST = 1.3; // of the budget: a bound above it may leave the picture, so that the power stays readable
@@ -96,7 +97,7 @@ export class Chart {
         { ...axis, scale: "w", size: LEFT, grid: { stroke: css("--rule"), width: 1 }, space: 44, values: (_, ws) => ws.map((w) => watts(w).replace(/\.0+(?=\s)/, "")) },
         { ...axis, scale: "w", side: 1, size: RIGHT, grid: { show: false }, gap: 4, stroke: css("--ink"),
           splits: () => this.limits.map(({ w }) => w).reverse(),
-          values: () => this.limits.map(({ label }) => label).reverse() },
+          values: (plot) => this.labels(plot) },
       ],
       series: [
         {},
@@ -108,6 +109,17 @@ export class Chart {
       bands: [{ series: [3, 1], fill: css("--outlook-fill") }], // from the bound down to the power
       hooks: { setCursor: [(plot) => this.read(plot.cursor.idx)], drawClear: [(plot) => this.shade(plot)] },
     };
+  }
+
+  // The limits' names, lowest first; one that would touch the one above it stands in the key alone.
+  labels(plot) {
+    let above = -Infinity;
+    return this.limits.map(({ label, w }) => {
+      const y = plot.valToPos(w, "w");
+      if (y - above < LINE_PX) return "";
+      above = y;
+      return label;
+    }).reverse();
   }
 
   // A brake tints the whole height of the chart.

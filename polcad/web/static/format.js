@@ -23,6 +23,9 @@ export function duration(s) {
   return s >= 60 ? `${Math.floor(s / 60)} min ${two(s % 60)} s` : `${s} s`;
 }
 
+// Text of the daemon, its numbers held to their units.
+export const unbroken = (text) => text.replace(/(\d) (?=%|[kM]?W\b|s\b|min\b|h\b|d\b)/g, `$1${NBSP}`);
+
 const CLOCK = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 export const clock = (t) => CLOCK.format(new Date(1000 * t));
 

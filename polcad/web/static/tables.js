@@ -1,5 +1,5 @@
 // Classes, the reasons of what stands, and events.
-import { byId, clock, duration, el, percent, setpoint, watts } from "./format.js";
+import { byId, clock, duration, el, percent, setpoint, unbroken, watts } from "./format.js";
 
 export function drawClasses({ classes }) {
   byId("classes").replaceChildren(...classes.map((item) => {
@@ -18,8 +18,8 @@ export function drawWhy(standing, { t }) {
     const last = standing[i + 1]?.scope !== rule.scope; // what a domain waits for is said once, after its last rule
     return el("li", { class: rule.kind },
       el("p", {}, el("strong", {}, `${capital(rule.scope)}, ${rule.who}: ${rule.what}`)),
-      el("p", {}, `${capital(rule.why)}.`),
-      ...(last ? [el("p", { class: "waits" }, waits(rule, t))] : []));
+      el("p", {}, unbroken(`${capital(rule.why)}.`)),
+      ...(last ? [el("p", { class: "waits" }, unbroken(waits(rule, t)))] : []));
   });
   byId("why").replaceChildren(...(rules.length ? rules : [el("li", { class: "calm" }, "No rule stands: every GPU is free.")]));
 }
