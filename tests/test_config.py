@@ -1,21 +1,28 @@
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
+from polcad import plugins
 from polcad.broker_spec import Protocol, TlsSpec
 from polcad.config import Config, check_config, load
 from polcad.config.example import example as example_text
+from polcad.config.fields import keys
+from polcad.config.forecast import section_of
 from polcad.errors import ConfigError
 from polcad.lease import Fail
-from polcad.model import Priority
+from polcad.model import Priority, Range
+from polcad.ports import Forecaster
+from polcad.spec import ForecastSpec
 from policies.polca import Polca
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -68,6 +75,83 @@ def test_policy_options_reach_the_policy(write: Write) -> None:
 
     assert config.policy == Polca(t1_frac=0.7, t2_frac=0.8)
     assert config.policy_name == "polca"
+
+
+def test_a_row_is_forecast_by_the_default_until_told_otherwise(write: Write) -> None:
+    config = load([write(ROW)], {})
+    assert config.forecast == ForecastSpec("quantile", 300.0, 0.99)
+    assert type(made(config)).__name__ == "QuantileForecaster"
+
+    config = load([write(ROW + "[forecast]\nname = 'persistence'\nhold_s = 600")], {})
+    assert config.forecast == ForecastSpec("persistence", 600.0, 0.99)
+    assert type(made(config)).__name__ == "Persistence"
+
+
+def test_a_forecaster_without_a_name_is_none(write: Write) -> None:
+    assert load([write(ROW + "[forecast]\nname = ''")], {}).forecaster is None
+
+
+def made(config: Config) -> Forecaster:
+    assert config.forecaster is not None
+    return config.forecaster(domains=3, step_s=2.0, horizons_s=(40.0, 300.0), quantiles=(0.5, 0.99))
+
+
+class Toy:
+    """Remembers for a while."""
+
+    def __init__(
+        self,
+        *,
+        domains: int,
+        step_s: float,
+        horizons_s: Sequence[float],
+        quantiles: Sequence[float],
+        memory_s: Annotated[float, Range(60.0, 1e6)] = 3600.0,  # older than this is forgotten
+        deep: bool = False,
+    ) -> None:
+        if deep and memory_s < 600:
+            raise ValueError(f"memory_s={memory_s} is too short to be deep")
+        self.made_with = (domains, step_s, horizons_s, quantiles, memory_s, deep)
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The only forecaster there is, under the default's name."""
+    point = EntryPoint("quantile", f"{__name__}:Toy", "polcad.forecasters")
+    monkeypatch.setattr(plugins, "entry_points", lambda **_: [point])
+
+
+@pytest.mark.usefixtures("toy")
+def test_options_of_a_forecasters_constructor_reach_it(write: Write) -> None:
+    forecaster = made(load([write("[forecast]\nmemory_s = 60")], {}))
+
+    assert isinstance(forecaster, Toy)
+    assert forecaster.made_with == (3, 2.0, (40.0, 300.0), (0.5, 0.99), 60.0, False)
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("memory = 60", "forecast.memory: unknown key; did you mean memory_s?"),
+        ("memory_s = 6", "forecast.memory_s: 6 here, but it must be a number from 60 to 1000000 (default 3600.0)"),
+        ("deep = true\nmemory_s = 60", "forecast.memory_s: memory_s=60.0 is too short to be deep"),
+        ("domains = 3", "forecast.domains: unknown key; known here: name, hold_s, q, memory_s, deep"),
+    ],
+)
+def test_options_that_a_forecaster_does_not_take_are_refused(write: Write, option: str, told: str) -> None:
+    found = problems(write(f"[forecast]\n{option}"))
+    assert len(found) == 1
+    assert found[0].endswith(told)
+
+
+def test_options_of_a_forecaster_are_told_with_their_comments() -> None:
+    assert keys(section_of(Toy))["memory_s"].comment == "older than this is forgotten"
+
+
+@pytest.mark.parametrize("name", plugins.own("polcad.forecasters"))
+def test_every_forecaster_of_ours_can_be_named(write: Write, name: str) -> None:
+    assert made(load([write(f"[forecast]\nname = '{name}'")], {})).upper(40.0, 0.99).shape == (3,)
 
 
 def test_a_daemon_without_a_row_is_told_so(write: Write) -> None:
@@ -161,6 +245,16 @@ def test_a_problem_of_a_drop_in_or_a_variable_is_placed_there(write: Write) -> N
         ("node = 1", "polcad.toml:1: node: must be an array of tables: write it as [[node]]"),
         ("[[node]]\nname = 'n'", "polcad.toml:1: node: [[node]] needs a [row] with name and budget_w"),
         ("[guard]\nbrake = { clock = 1 }", "polcad.toml:2: guard.brake.clock: unknown key; did you mean clock_frac?"),
+        ("[forecast]\nmemory = 1", "polcad.toml:2: forecast.memory: unknown key"),
+        ("[forecast]\nhold = 1", "polcad.toml:2: forecast.hold: unknown key; did you mean hold_s?"),
+        ("[forecast]\nq = 99", "polcad.toml:2: forecast.q: 99 here, but it must be a number from 0.5 to 0.9999"),
+        ("[forecast]\nhold_s = 1", "polcad.toml:2: forecast.hold_s: 1 s is less than guard.latency_s, 2 s"),
+        (
+            "[forecast]\nname = 'oracle'",
+            "polcad.toml:2: forecast.name: 'oracle' is not among the installed forecasters",
+        ),
+        ("[forecast]\nname = 1", "polcad.toml:2: forecast.name: must be the name of a forecaster, in quotes"),
+        ("forecast = ''", 'polcad.toml:1: forecast: "" here, but this must be a table: [forecast]'),
         (
             "a = 1\n[x\n",
             "polcad.toml:2: not TOML: Expected ']' at the end of a table declaration (at line 2, column 3)",
@@ -231,11 +325,9 @@ def test_the_example_is_what_the_code_says_and_loads(write: Write) -> None:
 
 
 def uncommented(text: str) -> str:
-    """The example with its defaults written out; the options of policies other than the first stay as they are."""
-    before, policies, after = text.partition("\n#[policy]")
-    _, _, after = after.partition("\n[broker]")
-    setting = re.compile(r"^#(?=\[|\w+ = )", re.MULTILINE)
-    return setting.sub("", f"{before}\n[broker]{after}") if policies else setting.sub("", text)
+    """The example with its defaults written out; the options of one policy or forecaster among others stay as are."""
+    blocks = [block for block in text.split("\n\n") if not re.search(r"^#\[\w+\]  # name = ", block, re.MULTILINE)]
+    return re.sub(r"^#(?=\[|\w+ = )", "", "\n\n".join(blocks), flags=re.MULTILINE)
 
 
 def test_the_example_shows_the_defaults(write: Write) -> None:
@@ -243,7 +335,7 @@ def test_the_example_shows_the_defaults(write: Write) -> None:
 
     assert loud.broker == replace(quiet.broker, tls=TlsSpec())
     assert (loud.row, loud.agent, loud.web, loud.log) == (quiet.row, quiet.agent, quiet.web, quiet.log)
-    assert loud.policy_name == quiet.policy_name
+    assert (loud.policy_name, loud.forecast) == (quiet.policy_name, quiet.forecast)
 
 
 def toml_values() -> SearchStrategy[str]:
@@ -260,7 +352,18 @@ def toml_values() -> SearchStrategy[str]:
 
 
 def toml_files() -> SearchStrategy[str]:
-    tables = ["[row]", "[[node]]", "[[rack]]", "[guard]", "[policy]", "[broker]", "[broker.tls]", "[agent]", ""]
+    tables = [
+        "[row]",
+        "[[node]]",
+        "[[rack]]",
+        "[guard]",
+        "[policy]",
+        "[forecast]",
+        "[broker]",
+        "[broker.tls]",
+        "[agent]",
+        "",
+    ]
     names = ["name", "budget_w", "rack", "nodes", "gpus", "tick_s", "brake", "tls", "t2_frac", "node", "x"]
     lines = st.tuples(st.sampled_from(names), toml_values()).map(" = ".join)
     sections = st.tuples(st.sampled_from(tables), st.lists(lines, max_size=3))

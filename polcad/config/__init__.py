@@ -13,13 +13,14 @@ from typing import Any, TypeVar
 
 from polcad import plugins
 from polcad.broker_spec import BrokerSpec
+from polcad.config.forecast import read_forecast
 from polcad.config.layers import LISTS, Layer, Layers, Problem, read_environment, read_files
-from polcad.config.rules import check_budgets, check_guard, check_names
+from polcad.config.rules import check_budgets, check_forecast, check_guard, check_names
 from polcad.config.sections import Report, build, is_table, unknown_key
 from polcad.config.spec import AgentSpec, Level, LogSpec, SiteSpec
 from polcad.errors import ConfigError
-from polcad.ports import Policy
-from polcad.spec import GuardSpec, NodeSpec, RackSpec, RowSpec
+from polcad.ports import ForecasterMaker, Policy
+from polcad.spec import ForecastSpec, GuardSpec, NodeSpec, RackSpec, RowSpec
 from polcad.web.spec import WebSpec
 
 __all__ = ["AgentSpec", "Config", "Level", "LogSpec", "Problem", "SiteSpec", "check_config", "load"]
@@ -36,17 +37,23 @@ SECTIONS: dict[str, type[Any]] = {
     "web": WebSpec,
     "log": LogSpec,
 }
+_OTHERS = ("row", "policy", "forecast", *LISTS)  # tables that are more than one noun
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All that an operator says. `row` and `policy` are None where no ``[row]`` is: an agent needs none."""
+    """All that an operator says. `row` and `policy` are None where no ``[row]`` is: an agent needs none.
+
+    `forecaster` makes what `forecast` names; it is None where nothing forecasts.
+    """
 
     site: SiteSpec = field(default_factory=SiteSpec)
     row: RowSpec | None = None
     guard: GuardSpec = field(default_factory=GuardSpec)
     policy_name: str = POLICY
     policy: Policy | None = None
+    forecast: ForecastSpec = field(default_factory=ForecastSpec)
+    forecaster: ForecasterMaker | None = None
     broker: BrokerSpec = field(default_factory=BrokerSpec)
     agent: AgentSpec = field(default_factory=AgentSpec)
     web: WebSpec = field(default_factory=WebSpec)
@@ -97,23 +104,33 @@ def _files(paths: Sequence[Path] | None, environ: Mapping[str, str]) -> Iterator
 
 def _build(data: dict[str, Any], report: Report) -> Config | None:
     """The configuration, or None when the report has an error."""
-    for name in data.keys() - SECTIONS.keys() - {"row", "policy", *LISTS}:
-        report.add((name,), unknown_key(name, [*SECTIONS, "row", "policy", *LISTS]))
+    for name in data.keys() - SECTIONS.keys() - {*_OTHERS}:
+        report.add((name,), unknown_key(name, [*SECTIONS, *_OTHERS]))
     sections: dict[str, Any] = {
         name: build(data.get(name, {}), noun, (name,), report) for name, noun in SECTIONS.items()
     }
     row = _row(data, report)
     policy_name, policy = _policy(data, report)
+    forecast, forecaster = read_forecast(data, report)
     guard: GuardSpec | None = sections["guard"]
     if guard is not None:
         check_guard(guard, report)
+        check_forecast(forecast, guard, report)
     if row is not None:
         check_names(row, report)
     if row is not None and guard is not None:
         check_budgets(row, guard, report)
     if report.errors:
         return None
-    return Config(row=row, policy_name=policy_name, policy=policy, warnings=tuple(report.problems), **sections)
+    return Config(
+        row=row,
+        policy_name=policy_name,
+        policy=policy,
+        forecast=forecast,
+        forecaster=forecaster,
+        warnings=tuple(report.problems),
+        **sections,
+    )
 
 
 def _row(data: dict[str, Any], report: Report) -> RowSpec | None:

@@ -15,7 +15,8 @@ from typing import Any
 from polcad import plugins
 from polcad.config import POLICY, SECTIONS
 from polcad.config.fields import Key, keys
-from polcad.spec import NodeSpec, RackSpec, RowSpec
+from polcad.config.forecast import GROUP, OURS, section_of
+from polcad.spec import ForecastSpec, NodeSpec, RackSpec, RowSpec
 
 _HEAD = """\
 # polcad: every setting there is. One that may be left out is commented out and shows its default.
@@ -40,7 +41,7 @@ def example() -> str:
     """The text of the example."""
     parts = [_HEAD, _table("site", SECTIONS["site"])]
     parts += [_table("row", RowSpec), _table("rack", RackSpec, array=True), _table("node", NodeSpec, array=True)]
-    parts += [_table("guard", SECTIONS["guard"]), _policies()]
+    parts += [_table("guard", SECTIONS["guard"]), _policies(), _forecasters()]
     parts += [_table(name, noun) for name, noun in SECTIONS.items() if name not in {"site", "guard"}]
     return "\n".join(parts)
 
@@ -84,6 +85,20 @@ def _policies() -> str:
     for name in others:
         policy = plugins.load("polcad.policies", name)
         lines += ["", *_prose(policy), f'#[policy]  # name = "{name}"', *_settings("policy", policy)]
+    return "\n".join([*lines, ""])
+
+
+def _forecasters() -> str:
+    """``[forecast]``, and the options of each forecaster that comes with polcad, the default's first."""
+    default, names = ForecastSpec().name, plugins.own(GROUP)
+    lines = _table("forecast", ForecastSpec).splitlines()
+    at = lines.index("[forecast]") + 1
+    lines[at:at] = _wrapped(f"with polcad come {', '.join(names)}")
+    for name in sorted(names, key=lambda each: each != default):
+        kind: type = plugins.load(GROUP, name)
+        lines += ["", *_prose(kind), f'#[forecast]  # name = "{name}"']
+        for option, key in keys(section_of(kind)).items():
+            lines += _setting("forecast", key) if option not in OURS else ()
     return "\n".join([*lines, ""])
 
 

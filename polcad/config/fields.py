@@ -6,7 +6,8 @@ import ast
 import inspect
 import re
 import textwrap
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
@@ -54,35 +55,47 @@ class Key:
 def keys(noun: type) -> dict[str, Key]:
     """The keys of a section, by name, in the order of the class."""
     hints = get_type_hints(noun, include_extras=True)
-    comments = _comments(noun)
-    return {item.name: Key(item.name, hints[item.name], _default(item), comments[item.name]) for item in fields(noun)}
+    comments = comments_of(noun)
+    return {
+        item.name: Key(item.name, hints[item.name], _default(item), item.metadata.get("comment", comments[item.name]))
+        for item in fields(noun)
+    }
 
 
 def _default(item: Field[Any]) -> Any:
     return item.default_factory() if item.default_factory is not MISSING else item.default
 
 
-def _comments(noun: type) -> dict[str, str]:
-    """The comment at the end of each field's line; of a field of a base class, the base's."""
-    found = dict.fromkeys((item.name for item in fields(noun)), "")
+def comments_of(noun: type) -> dict[str, str]:
+    """The comment at the end of each field's line, and of each parameter's of a constructor; "" where there is none.
+
+    Of a field of a base class it is the base's.
+    """
+    found: dict[str, str] = defaultdict(str)
     for owner in reversed(noun.__mro__):
-        if is_dataclass(owner):
-            found |= _own_comments(owner)
+        found |= _own_comments(owner)
     return found
 
 
 def _own_comments(noun: Any) -> dict[str, str]:
     try:
         source = textwrap.dedent(inspect.getsource(noun))
-    except (OSError, TypeError):  # no source at hand: a class made at run time
+    except (OSError, TypeError):  # no source at hand: a class made at run time, or in C
         return {}
     lines = source.splitlines()
     body = next(node.body for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
     return {
-        node.target.id: _comment(lines[(node.end_lineno or node.lineno) - 1][node.end_col_offset or 0 :])
-        for node in body
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+        name: _comment(lines[(node.end_lineno or node.lineno) - 1][node.end_col_offset or 0 :])
+        for name, node in _named(body)
     }
+
+
+def _named(body: list[ast.stmt]) -> Iterator[tuple[str, ast.AnnAssign | ast.arg]]:
+    for node in body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            yield node.target.id, node
+        elif isinstance(node, ast.FunctionDef) and node.name == "__init__":
+            yield from ((arg.arg, arg) for arg in (*node.args.args, *node.args.kwonlyargs))
 
 
 def _comment(rest: str) -> str:

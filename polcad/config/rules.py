@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from polcad.config.sections import Report
 from polcad.curve import dynamic_frac
-from polcad.spec import GuardSpec, NodeSpec, RowSpec
+from polcad.spec import ForecastSpec, GuardSpec, NodeSpec, RowSpec
 
 
 def check_guard(guard: GuardSpec, report: Report) -> None:
@@ -23,6 +23,16 @@ def check_guard(guard: GuardSpec, report: Report) -> None:
                 f"{value_s:g} s is less than two ticks of {guard.tick_s:g} s, so that one lost message is silence: "
                 f"make it at least {2 * guard.tick_s:g}, or tick_s shorter",
             )
+
+
+def check_forecast(forecast: ForecastSpec, guard: GuardSpec, report: Report) -> None:
+    """What is to fit after a loosening must last beyond the moment it acts."""
+    if forecast.hold_s < guard.latency_s:
+        report.add(
+            ("forecast", "hold_s"),
+            f"{forecast.hold_s:g} s is less than guard.latency_s, {guard.latency_s:g} s, in which a setting acts: "
+            "a loosening would be taken back before it is seen",
+        )
 
 
 def check_names(row: RowSpec, report: Report) -> None:
