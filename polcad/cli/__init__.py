@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from polcad.cli import data, look, operate, plan, programs, simulate
+from polcad.cli import backtest, data, look, operate, plan, programs, simulate
 from polcad.errors import ConfigError, PermissionMissingError, PolcadError, UnavailableError
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for group in (programs, look, operate, data, simulate, plan):
+for group in (programs, look, operate, data, simulate, plan, backtest):
     group.add_to(app)
 
 _EXIT_CODES: tuple[tuple[type[PolcadError], int], ...] = (

@@ -52,6 +52,7 @@ class Plot:
     height_px: int = 260
     y_from: float | None = None  # where the y axis begins; None: where the lines do
     half: bool = False  # two such plots stand side by side
+    x_names: Sequence[str] = ()  # of the places 0, 1, 2 … on the x axis, instead of their numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,7 @@ def _drawn(plot: Plot) -> dict[str, Any]:
     return {
         "x": [_number(value) for value in plot.x],
         "xLabel": plot.x_label,
+        "xNames": list(plot.x_names),
         "time": plot.time,
         "sync": plot.sync,
         "yFrom": _number(plot.y_from),
