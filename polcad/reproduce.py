@@ -40,7 +40,7 @@ class Case:
 
     servers: int
     policy: str
-    options: tuple[tuple[str, float], ...] = ()
+    options: tuple[tuple[str, float | str], ...] = ()
     actuation: str = OUT
     hungrier_frac: float = 0.0
     weeks: float | None = None

@@ -121,7 +121,8 @@ def _made_by(rows: int, weeks: float, acceptance_weeks: float, seeds: int) -> st
     )
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table in Markdown, by lines."""
     return [" | ".join(("", *row, "")).strip() for row in (head, ["---"] * len(head), *rows)] + [""]
 
 
@@ -143,7 +144,7 @@ def _acceptance(results: Results, weeks: float, seeds: int) -> Iterator[str]:
     yield from (
         "## What a faithful row must show",
         "",
-        *_table(("", "paper", "ours"), rows),
+        *table(("", "paper", "ours"), rows),
         f"{slo} at 52 servers.",
         "",
     )
@@ -155,10 +156,11 @@ def _count(runs: Sequence[Figures], days: float) -> str:
     return f"{brakes:.0f} in {days:.3g} days{bound}"
 
 
-_HEAD = ("peak", "brakes a run", "s over budget", "high P50", "high P99", "low P50", "low P99", "low capped h", "SLOs")
+HEAD = ("peak", "brakes a run", "s over budget", "high P50", "high P99", "low P50", "low P99", "low capped h", "SLOs")
 
 
-def _line(runs: Sequence[Figures]) -> tuple[str, ...]:
+def line(runs: Sequence[Figures]) -> tuple[str, ...]:
+    """A row's figures, as `HEAD` names them."""
     plain = [spread(runs, name) for name in ("brakes", "seconds_over_budget", "capped_hours_low")]
     brakes, over_s, capped_h = (f"{each.mean:.3g}" for each in plain)
     slow = [spread(runs, name).percent() for name in FIGURES if name.endswith("slowdown")]
@@ -167,13 +169,13 @@ def _line(runs: Sequence[Figures]) -> tuple[str, ...]:
 
 
 def _lines(results: Results, named: Sequence[tuple[tuple[str, ...], Case]]) -> list[tuple[str, ...]]:
-    return [(*name, *_line(results[case])) for name, case in named if case in results]
+    return [(*name, *line(results[case])) for name, case in named if case in results]
 
 
 def _grid(results: Results) -> Iterator[str]:
     named = [((str(n), policy), Case(n, policy)) for n in SERVERS for policy in POLICIES]
     yield from ("## Policies by row size", "", "The budget stays that of 40 servers; settings go out of band.", "")
-    yield from _table(("servers", "policy", *_HEAD), _lines(results, named))
+    yield from table(("servers", "policy", *HEAD), _lines(results, named))
 
 
 def _candidates(results: Results) -> Iterator[str]:
@@ -187,13 +189,13 @@ def _candidates(results: Results) -> Iterator[str]:
         "The candidates are as remembered [M]; the paper takes 80 and 89 % [S].",
         "",
     )
-    yield from _table(("T1, T2", *_HEAD), _lines(results, named))
+    yield from table(("T1, T2", *HEAD), _lines(results, named))
 
 
 def _hungrier(results: Results) -> Iterator[str]:
     named = [((policy,), Case(52, policy, hungrier_frac=0.05)) for policy in POLICIES]
     yield from ("## Workloads that draw 5 % more, 52 servers", "")
-    yield from _table(("policy", *_HEAD), _lines(results, named))
+    yield from table(("policy", *HEAD), _lines(results, named))
 
 
 def _beyond(results: Results, weeks: float, seeds: int) -> Iterator[str]:
@@ -204,7 +206,7 @@ def _beyond(results: Results, weeks: float, seeds: int) -> Iterator[str]:
         "",
         _AIM,
         "",
-        *_table(("`graded`, 56 servers", "", *_HEAD), _lines(results, long)),
+        *table(("`graded`, 56 servers", "", *HEAD), _lines(results, long)),
         _LIMIT,
         "",
     )
@@ -222,7 +224,7 @@ def _beyond(results: Results, weeks: float, seeds: int) -> Iterator[str]:
     yield from (
         "### Settings in band, token-heavy servers first, and a little of everybody, in short runs",
         "",
-        *_table(("servers", "policy", "settings", *_HEAD), _lines(results, named)),
+        *table(("servers", "policy", "settings", *HEAD), _lines(results, named)),
         _reached(results, [case for _, case in named if case in results]),
         "",
     )
