@@ -236,6 +236,10 @@ def test_a_problem_of_a_drop_in_or_a_variable_is_placed_there(write: Write) -> N
     [
         ("[policy]\nt2_frac = 0.7", "polcad.toml:2: policy.t2_frac: t2_frac=0.7 must be above t1_frac=0.8"),
         ("[policy]\nt1 = 0.7", "polcad.toml:2: policy.t1: unknown key; did you mean t1_frac?"),
+        (
+            "[policy]\nname = 'predictive'\nladder = 'rope'",
+            'polcad.toml:3: policy.ladder: "rope" here, but it must be one of "polca", "graded" (default "polca")',
+        ),
         ("[policy]\nname = 'polka'", "polcad.toml:2: policy.name: 'polka' is not among the installed policies: graded"),
         ("policy = 'polca'", 'polcad.toml:1: policy: "polca" here, but this must be a table: [policy]'),
         ("[guard]\nlease_s = 1.5", "polcad.toml:2: guard.lease_s: 1.5 s is less than two ticks of 1 s"),

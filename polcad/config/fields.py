@@ -12,7 +12,7 @@ from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from polcad.model import NAME_PATTERN, Range, Text
 
@@ -122,8 +122,8 @@ def _allowed(hint: Any, notes: tuple[Any, ...] = ()) -> str:
         return f"a list, each {_allowed(args[0])}"
     if origin is Mapping or (isinstance(hint, type) and is_dataclass(hint)):
         return "a table"
-    if isinstance(hint, type) and issubclass(hint, StrEnum):
-        return "one of " + ", ".join(f'"{member.value}"' for member in hint)
+    if origin is Literal or (isinstance(hint, type) and issubclass(hint, StrEnum)):
+        return "one of " + ", ".join(f'"{value}"' for value in args or hint)
     return _allowed_plain(hint, notes)
 
 
