@@ -48,13 +48,19 @@ class BacktestOptions:
     def __post_init__(self) -> None:
         """Refuse what means nothing."""
         _check("--forecaster", self.forecasters, all(self.forecasters), "a name")
-        horizons_s = all(0 < each <= _LONGEST_S for each in self.horizons_s)
-        _check("--horizons", self.horizons_s, horizons_s, f"above 0 and at most {_LONGEST_S:g} s")
+        short = all(each <= _LONGEST_S for each in self.horizons_s)
+        _check(
+            "--horizons", self.horizons_s, short and _positive(self.horizons_s), f"above 0, at most {_LONGEST_S:g} s"
+        )
         _check("--quantile", (self.q,), _MEDIAN < self.q < 1, "above 0.5 and below 1")
-        positive = [0 < each < math.inf for each in (*self.thresholds, self.latency_s, self.budget_w or 1.0)]
-        _check("--thresholds", self.thresholds, all(positive[:-2]), "above 0")
-        _check("--latency", (self.latency_s,), positive[-2], "above 0 s")
-        _check("--budget-w", (self.budget_w,), positive[-1] and self.budget_w != 0, "above 0 W")
+        _check("--thresholds", self.thresholds, _positive(self.thresholds), "above 0")
+        _check("--latency", (self.latency_s,), _positive((self.latency_s,)), "above 0 s")
+        if self.budget_w is not None:
+            _check("--budget-w", (self.budget_w,), _positive((self.budget_w,)), "above 0 W")
+
+
+def _positive(values: Sequence[float]) -> bool:
+    return all(0 < value < math.inf for value in values)
 
 
 def _check(option: str, values: Sequence[object], good: bool, terms: str) -> None:

@@ -16,7 +16,7 @@ from statistics import median
 
 import numpy as np
 
-from polcad.errors import ConfigError
+from polcad.errors import ConfigError, RecordingError
 from polcad.fleet import Fleet
 from polcad.model import GRID_STEP_FRAC, Gpus, InForce, Telemetry
 from polcad.places import Flags, Floats
@@ -69,8 +69,8 @@ def recorded(
 ) -> Demand:
     """The demand of a recording, by default on a grid of its nodes' median period.
 
-    Raises RecordingError for no recording, one without telemetry, or one of several rows and no `row`; ConfigError for
-    one too short to have a step.
+    Raises RecordingError for no recording, one without telemetry of the row, or one of several rows and no `row`;
+    ConfigError for one too short to have a step.
     """
     recording = read(path, on_bytes)
     modelled = recording.metadata.get("made_by") == _MADE_BY_MODEL
@@ -87,7 +87,10 @@ def recorded(
 
 def _median_period_s(recording: Recording, row: str | None) -> float:
     heard = (event for event in Playback(recording, row, tick_s=60.0).events() if isinstance(event, Heard))
-    return median(event.telemetry.period_s for event in islice(heard, _PERIOD_MESSAGES))
+    periods_s = [event.telemetry.period_s for event in islice(heard, _PERIOD_MESSAGES)]
+    if not periods_s:
+        raise RecordingError(f"{recording.path}: it holds no telemetry of the row {row}")
+    return median(periods_s)
 
 
 class _Watch:

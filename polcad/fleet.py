@@ -345,10 +345,10 @@ def _same_gpus(one: Telemetry, other: Telemetry) -> bool:
 def _same_orders(one: Telemetry, other: Telemetry) -> bool:
     """Whether both messages report the same setpoints, set in the same way."""
     a, b = one.in_force, other.in_force
-    if a is None or b is None or one.plan is None or other.plan is None:
-        return a is b and one.plan is other.plan
-    same = a.clock_frac == b.clock_frac and a.cap_frac == b.cap_frac and a.outcome == b.outcome
-    return same and one.plan.lease is other.plan.lease
+    leases = [message.plan and message.plan.lease for message in (one, other)]
+    if a is None or b is None or leases[0] is not leases[1]:
+        return a is b and leases[0] is leases[1]
+    return a.clock_frac == b.clock_frac and a.cap_frac == b.cap_frac and a.outcome == b.outcome
 
 
 def class_index(placement: Placement) -> int:
