@@ -19,8 +19,11 @@ from polcad.broker import embedded
 from polcad.broker_spec import BrokerSpec
 from polcad.config import AgentSpec, SiteSpec
 from polcad.daemon import Daemon
+from polcad.foresight import maker
 from polcad.model import Priority, Role, RowStatus
+from polcad.outlook import Foresight
 from polcad.ports import Policy
+from polcad.school_process import ProcessSchool
 from polcad.spec import GuardSpec, NodeSpec, RackSpec, RowSpec
 from polcad.web.server import serve
 from polcad.web.spec import WebSpec
@@ -113,9 +116,13 @@ async def run(spec: DemoSpec, policy: Policy, on_ready: Callable[[str, BrokerSpe
     """Play the demo; the row as it was at the end. `on_ready` is given the page's URL and the broker."""
     row, guard = row_of(spec), guard_of(spec)
     course = schedule(row, spec)
-    with tempfile.TemporaryDirectory(prefix="polcad-demo-") as state_dir:
+    with (
+        tempfile.TemporaryDirectory(prefix="polcad-demo-") as state_dir,
+        contextlib.closing(ProcessSchool()) as school,
+    ):
         async with embedded() as broker:
-            daemon = Daemon(SiteSpec(SITE), row, guard, policy, broker)
+            foresight = Foresight(maker(), school)
+            daemon = Daemon(SiteSpec(SITE), row, guard, policy, broker, foresight=foresight)
             async with (
                 serve(daemon.board, spec.web) as url,
                 agents_of(row, broker, state_dir, lambda _: {"schedule": course}, spec.period_s),

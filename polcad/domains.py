@@ -122,7 +122,7 @@ class Domains:
             return []
         if rack is None:
             self._count_entries(kind, before, set(domain.why.values()))
-        detail = "; ".join(_told(rule) for rule in domain.rules()) or "all free"
+        detail = "; ".join((*(_told(rule) for rule in domain.rules()), *_foreseen(view, domain))) or "all free"
         return [Event(t, kind, domain.scope, detail[:512], view.power_w, domain.budget_w)]
 
     def _stale_note(self, slots: Sequence[int]) -> str:
@@ -184,6 +184,13 @@ class Domains:
             domain.waiting,
             view.outlook,
         )
+
+
+def _foreseen(view: View, domain: Domain) -> Iterator[str]:
+    """The bound by which a domain holds what it holds, for events."""
+    outlook = view.outlook
+    if outlook and Why.FORECAST in domain.why.values():
+        yield f"at most {outlook.upper_w:.0f} W of demand expected within {outlook.horizon_s:g} s ({outlook.q:.0%})"
 
 
 def _told(rule: Rule) -> str:
