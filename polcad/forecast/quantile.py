@@ -1,0 +1,165 @@
+"""The default forecaster: a direct quantile regression of the coming peaks, calibrated online.
+
+For every horizon and quantile the bound is ``level + scale * (slopes . features + offset)``: features say how restless
+the domain is and where its level returns to (`features`), slopes are learned from all domains together in lessons now
+and then (`regression`), offsets follow each domain's own broken bounds (`calibration`), as the peaks come to be known
+(`peaks`). A step applies it to all domains as one matrix product; learning happens once a block of about ten seconds.
+
+Before the first lesson the slopes are zero and the offset is the quantile of all excesses seen: persistence with its
+own history. A failed lesson leaves everything as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import ceil, inf
+from typing import Any
+
+import numpy as np
+
+from polcad.forecast import features as ft
+from polcad.forecast.calibration import Calibration
+from polcad.forecast.coming import GAP_STEPS, place_of, steps_of
+from polcad.forecast.features import Features
+from polcad.forecast.peaks import BLOCK_S, Peaks
+from polcad.forecast.regression import Fit, Rows, fit, level
+from polcad.places import Flags, Floats
+
+RESTART_S = 300.0  # after so long a silence the past levels mean nothing
+FIRST_BLOCKS = 30  # of excesses, before there is a bound; more for long horizons
+GROWTH = 1.5  # of their number, between two looks at them
+LEARN_BLOCKS, LEARN_WINDOWS = 180, 48  # the least past to learn slopes from, in time and in horizons
+AGE_PART, SLOWEST_S = 0.25, 86400.0  # lessons come each time the past has grown by so much, but no later
+MEMORY_S, WIDTH, MOST_ROWS = 7 * 86400.0, 16, 1 << 18
+ASTRAY = 1.0  # scales: no offset stays farther from what the last lesson found
+
+
+class QuantileForecaster:
+    """Bounds from pooled quantile regression and each domain's own calibration.
+
+    Options: `refit_s` is the least time between two lessons, `rows` how many a lesson takes.
+    """
+
+    def __init__(
+        self,
+        *,
+        domains: int,
+        step_s: float,
+        horizons_s: Sequence[float],
+        quantiles: Sequence[float],
+        refit_s: float = 1800.0,
+        rows: int = 12_000,
+    ) -> None:
+        self._horizons_s, self._quantiles = tuple(sorted(set(horizons_s))), tuple(sorted(set(quantiles)))
+        self._step_s, self._refit_s, self._rows_a_lesson = step_s, refit_s, rows
+        self._features = Features(domains, step_s)
+        self._peaks = Peaks(domains, step_s, [steps_of(each, step_s) for each in self._horizons_s])
+        self._calibration = Calibration(self._quantiles, self._peaks.ago, domains)
+        width = min(domains, WIDTH)
+        slots = int(min(MEMORY_S / BLOCK_S, MOST_ROWS // width))
+        self._rows = Rows(domains, ft.COUNT, len(self._horizons_s), slots=slots, width=width)
+        self._shape = self._calibration.offset.shape
+        self._slopes = np.zeros((*self._shape[:2], ft.COUNT))
+        origins = max(self._peaks.ago) + 1
+        self._origin_w = np.full((origins, domains), np.nan)
+        self._origin_scale_w = np.ones((origins, domains))
+        self._look_at = np.maximum(FIRST_BLOCKS, 3 * np.array(self._peaks.ago))
+        self._learned = np.zeros(len(self._horizons_s), dtype=np.bool_)
+        self._first_t, self._lesson_t = inf, -inf
+        self._known_t = np.full(domains, -inf)
+        self._upper_w = np.full(self._shape, np.nan)
+
+    def observe(self, t: float, demand_w: Floats, steady: Flags) -> None:
+        """One step, as `Forecaster` tells."""
+        demand_w = np.array(demand_w, dtype=np.float64)
+        known = ~np.isnan(demand_w)
+        sure = known & steady
+        silent_s = t - self._known_t
+        late = silent_s > GAP_STEPS * self._step_s
+        self._first_t = min(self._first_t, t)
+        if late.any():
+            self._features.restart(silent_s > RESTART_S)
+        np.copyto(self._known_t, t, where=known)
+        self._features.observe(demand_w, known, sure)
+        ended = self._peaks.observe(np.where(sure & ~late, demand_w, np.nan))
+        bound = self._bound()
+        if ended:
+            self._end_block(t, sure, bound)
+        self._say(bound, late & ~known)
+
+    def upper(self, horizon_s: float, q: float) -> Floats:
+        """The bound, W, as `Forecaster` tells."""
+        at = place_of(horizon_s, self._horizons_s, "horizon_s")
+        upper_w: Floats = self._upper_w[at, place_of(q, self._quantiles, "quantile")]
+        return upper_w
+
+    def lesson(self, t: float) -> Callable[[], Fit] | None:
+        """The next fit, once the past has grown enough since the last."""
+        beat = self._peaks.beat
+        if t < self._lesson_t or beat < LEARN_BLOCKS or not self._rows.plenty(beat):
+            return None
+        self._lesson_t = t + min(max(AGE_PART * (t - self._first_t), self._refit_s), SLOWEST_S)
+        windows = {at: beat / ago for at, ago in enumerate(self._peaks.ago) if beat >= LEARN_WINDOWS * ago}
+        sample = self._rows.sample(beat, self._rows_a_lesson)
+        return partial(fit, sample, windows, self._quantiles, len(self._known_t))
+
+    def learn(self, result: Any) -> None:
+        """Take new slopes, horizon by horizon where they are whole; the bounds stay where they are on average."""
+        if not isinstance(result, Fit) or result.slopes.shape != self._slopes.shape:
+            return
+        if result.offsets.shape != self._shape:
+            return
+        for at in range(len(self._horizons_s)):
+            if np.isfinite(result.slopes[at]).all() and np.isfinite(result.offsets[at]).all():
+                self._take(at, result.slopes[at], result.offsets[at])
+
+    def _take(self, at: int, slopes: Floats, offsets: Floats) -> None:
+        was = self._calibration.offset[at] + (self._slopes[at] - slopes) @ self._features.z
+        kept = np.clip(was, offsets - ASTRAY, offsets + ASTRAY)
+        self._calibration.offset[at] = kept if self._learned[at] else offsets
+        self._slopes[at] = slopes
+        self._learned[at] = True
+
+    def _bound(self) -> Floats:
+        """The bounds, as excess over the level in scales."""
+        moved = self._slopes.reshape(-1, ft.COUNT) @ self._features.z
+        bound: Floats = moved.reshape(self._shape) + self._calibration.offset
+        return bound
+
+    def _say(self, bound: Floats, unknown: Flags) -> None:
+        """In watts; a longer horizon and a higher quantile are never below a shorter and a lower."""
+        upper_w = bound * self._features.scale_w
+        upper_w += self._features.level_w
+        np.maximum.accumulate(upper_w, axis=0, out=upper_w)
+        np.maximum.accumulate(upper_w, axis=1, out=upper_w)
+        if unknown.any():
+            upper_w[..., unknown] = np.nan
+        self._upper_w = upper_w
+
+    def _end_block(self, t: float, sure: Flags, bound: Floats) -> None:
+        beat, slots = self._peaks.beat, len(self._origin_w)
+        for horizon, (peak_w, ago) in enumerate(zip(self._peaks.ended_w(), self._peaks.ago, strict=True)):
+            if beat >= ago:
+                origin = (beat - ago) % slots
+                excess = (peak_w - self._origin_w[origin]) / self._origin_scale_w[origin]
+                self._calibration.learn(horizon, beat - ago, excess)
+                self._rows.complete(beat - ago, horizon, excess)
+                self._anchor(horizon)
+        self._origin_w[beat % slots] = np.where(sure & self._features.settled, self._features.level_w, np.nan)
+        self._origin_scale_w[beat % slots] = self._features.scale_w
+        self._calibration.show(beat, bound)
+        self._rows.put(beat, self._features.z)
+        self._features.beat(t)
+
+    def _anchor(self, horizon: int) -> None:
+        """Before there are slopes: the quantile of all excesses seen, looked at again as their number grows."""
+        beat = self._peaks.beat
+        if self._learned[horizon] or beat < self._look_at[horizon]:
+            return
+        self._look_at[horizon] = ceil(GROWTH * beat)
+        excess = self._rows.known(beat, horizon)
+        if len(excess):
+            windows = max(1.0, beat / self._peaks.ago[horizon])
+            shares = [level(q, windows) for q in self._quantiles]
+            self._calibration.offset[horizon] = np.quantile(excess, shares)[:, None]
