@@ -61,7 +61,8 @@ class Profile:
         place = t % DAY_S / DAY_S * BINS - 0.5
         left = int(np.floor(place))
         part = place - left
-        return (1 - part) * self._mean_w[left % BINS] + part * self._mean_w[(left + 1) % BINS]
+        at_w: Floats = (1 - part) * self._mean_w[left % BINS] + part * self._mean_w[(left + 1) % BINS]
+        return at_w
 
     def _close(self) -> None:
         seen = self._seen > 0

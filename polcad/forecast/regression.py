@@ -104,7 +104,8 @@ def fit(sample: Sample, windows: Mapping[int, float], quantiles: Sequence[float]
 
 
 def _slopes(x: Floats, y: Floats, q: float) -> Floats:
-    from statsmodels.regression.quantile_regression import QuantReg  # noqa: PLC0415 - 2.5 s and 127 MB, in lessons only
+    # 2.5 s and 127 MB: in lessons alone. It has no stubs.
+    from statsmodels.regression.quantile_regression import QuantReg  # type: ignore[import-untyped]  # noqa: PLC0415
 
     with warnings.catch_warnings():  # that the last digits have not settled is as it is meant
         warnings.simplefilter("ignore")
