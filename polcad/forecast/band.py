@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from polcad.forecast.coming import ComingPeaks, Then, place_of
-from polcad.forecast.rolling import RollingQuantiles
+from polcad.forecast.rolling import DAY_S, RollingQuantiles
 from polcad.places import Flags, Floats
+
+_LEAST_STEPS = 300  # to remember: of a day of quarters of an hour, no 99 % quantile can be told
 
 
 class Band:
@@ -21,7 +23,8 @@ class Band:
         self._horizons_s, self._quantiles = tuple(horizons_s), tuple(quantiles)
         self._peaks = ComingPeaks(domains, step_s, self._horizons_s)
         self._then = Then(domains, step_s, self._horizons_s)
-        self._surprises = RollingQuantiles((len(self._horizons_s), domains), self._quantiles, step_s)
+        memory_s = max(DAY_S, _LEAST_STEPS * step_s)
+        self._surprises = RollingQuantiles((len(self._horizons_s), domains), self._quantiles, step_s, memory_s)
         self._peak_w = self._expected_w = np.full((len(self._horizons_s), domains), np.nan)
 
     def passed(self, t: float, demand_w: Floats, steady: Flags) -> Floats:

@@ -26,9 +26,7 @@ _LONGEST_STEPS = 15  # between two looks at the histograms: half a minute of a d
 class RollingQuantiles:
     """Quantiles of values (W) in an array of any shape, each entry a series; one seen `memory_s` ago weighs 1/e."""
 
-    def __init__(
-        self, shape: tuple[int, ...], quantiles: Sequence[float], step_s: float, memory_s: float = DAY_S
-    ) -> None:
+    def __init__(self, shape: tuple[int, ...], quantiles: Sequence[float], step_s: float, memory_s: float) -> None:
         self._quantiles = tuple(quantiles)
         self._growth = exp(step_s / memory_s)
         self._newest = 1.0  # what a value seen now weighs
