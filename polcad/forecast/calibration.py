@@ -17,30 +17,30 @@ import numpy as np
 
 from polcad.places import Floats
 
-STEP = 0.05  # scales an outcome, at most
-SPIKE = 0.8  # scales that one spike may add through all the bounds it broke
+STEP = 0.05  # scales (or offsets, if larger) an outcome, at most
+SPIKE = 0.8  # scales (or offsets) that one spike may add through all the bounds it broke
 
 
 class Calibration:
-    """The offset of each bound (horizons, quantiles, domains), in scales; NaN until it is anchored.
+    """The offset of each bound (horizons, quantiles, domains), W; NaN until it is set.
 
     `ago` says for each horizon how many bounds are shown before the first one's peak is known.
     """
 
     def __init__(self, quantiles: Sequence[float], ago: Sequence[int], domains: int) -> None:
         shape = (len(ago), len(quantiles), domains)
-        self.offset = np.full(shape, np.nan)
-        self._shown = np.full((max(ago) + 1, *shape), np.nan)
+        self.offset_w = np.full(shape, np.nan)
+        self._shown_w = np.full((max(ago) + 1, *shape), np.nan)
         self._rise = np.array(quantiles)[:, None]
         self._step = np.minimum(STEP, SPIKE / np.array(ago, dtype=np.float64))
 
-    def show(self, beat: int, bound: Floats) -> None:
-        """Remember what was said at a beat (excess over the level then, in scales) until its peaks are known."""
-        self._shown[beat % len(self._shown)] = bound
+    def show(self, beat: int, bound_w: Floats) -> None:
+        """Remember what was said at a beat, as excess over the level then, until its peaks are known."""
+        self._shown_w[beat % len(self._shown_w)] = bound_w
 
-    def learn(self, horizon: int, beat: int, excess: Floats) -> None:
+    def learn(self, horizon: int, beat: int, excess_w: Floats, scale_w: Floats) -> None:
         """Move by how the bounds said at a beat fared: the peaks' excess by domain, NaN where it is not known."""
-        shown = self._shown[beat % len(self._shown), horizon]
-        miss = excess - shown  # NaN where either is
-        move = self._step[horizon] * (self._rise - (miss <= 0))
-        self.offset[horizon] += np.where(np.isnan(miss), 0.0, move)
+        offset_w = self.offset_w[horizon]
+        miss_w = excess_w - self._shown_w[beat % len(self._shown_w), horizon]  # NaN where either is
+        step_w = self._step[horizon] * np.maximum(scale_w, np.abs(offset_w))
+        offset_w += np.where(np.isnan(miss_w), 0.0, step_w * (self._rise - (miss_w <= 0)))

@@ -1,6 +1,6 @@
 """The default forecaster: a direct quantile regression of the coming peaks, calibrated online.
 
-For every horizon and quantile the bound is ``level + scale * (slopes . features + offset)``: features say how restless
+For every horizon and quantile the bound is ``level + slopes . features + offset``: features say how restless
 the domain is and where its level returns to (`features`), slopes are learned from all domains together in lessons now
 and then (`regression`), offsets follow each domain's own broken bounds (`calibration`), as the peaks come to be known
 (`peaks`). A step applies it to all domains as one matrix product; learning happens once a block of about ten seconds.
@@ -23,7 +23,7 @@ from polcad.forecast.calibration import Calibration
 from polcad.forecast.coming import GAP_STEPS, place_of, steps_of
 from polcad.forecast.features import Features
 from polcad.forecast.peaks import BLOCK_S, Peaks
-from polcad.forecast.regression import Fit, Rows, fit, level
+from polcad.forecast.regression import Fit, Rows, fit, level, offsets
 from polcad.places import Flags, Floats
 
 RESTART_S = 300.0  # after so long a silence the past levels mean nothing
@@ -32,7 +32,7 @@ GROWTH = 1.5  # of their number, between two looks at them
 LEARN_BLOCKS, LEARN_WINDOWS = 180, 48  # the least past to learn slopes from, in time and in horizons
 AGE_PART, SLOWEST_S = 0.25, 86400.0  # lessons come each time the past has grown by so much, but no later
 MEMORY_S, WIDTH, MOST_ROWS = 7 * 86400.0, 16, 1 << 18
-ASTRAY = 1.0  # scales: no offset stays farther from what the last lesson found
+ASTRAY = 1.0  # scales (or offsets, if larger): no offset stays farther from what the last lesson found
 
 
 class QuantileForecaster:
@@ -59,11 +59,10 @@ class QuantileForecaster:
         width = min(domains, WIDTH)
         slots = int(min(MEMORY_S / BLOCK_S, MOST_ROWS // width))
         self._rows = Rows(domains, ft.COUNT, len(self._horizons_s), slots=slots, width=width)
-        self._shape = self._calibration.offset.shape
+        self._shape = self._calibration.offset_w.shape
         self._slopes = np.zeros((*self._shape[:2], ft.COUNT))
         origins = max(self._peaks.ago) + 1
         self._origin_w = np.full((origins, domains), np.nan)
-        self._origin_scale_w = np.ones((origins, domains))
         self._look_at = np.maximum(FIRST_BLOCKS, 3 * np.array(self._peaks.ago))
         self._learned = np.zeros(len(self._horizons_s), dtype=np.bool_)
         self._first_t, self._lesson_t = inf, -inf
@@ -83,10 +82,10 @@ class QuantileForecaster:
         np.copyto(self._known_t, t, where=known)
         self._features.observe(demand_w, known, sure)
         ended = self._peaks.observe(np.where(sure & ~late, demand_w, np.nan))
-        bound = self._bound()
+        bound_w = self._bound()
         if ended:
-            self._end_block(t, sure, bound)
-        self._say(bound, late & ~known)
+            self._end_block(t, sure, bound_w)
+        self._say(bound_w, late & ~known)
 
     def upper(self, horizon_s: float, q: float) -> Floats:
         """The bound, W, as `Forecaster` tells."""
@@ -102,64 +101,66 @@ class QuantileForecaster:
         self._lesson_t = t + min(max(AGE_PART * (t - self._first_t), self._refit_s), SLOWEST_S)
         windows = {at: beat / ago for at, ago in enumerate(self._peaks.ago) if beat >= LEARN_WINDOWS * ago}
         sample = self._rows.sample(beat, self._rows_a_lesson)
-        return partial(fit, sample, windows, self._quantiles, len(self._known_t))
+        return partial(fit, sample, windows, self._quantiles, self._features.scale_w.copy())
 
     def learn(self, result: Any) -> None:
-        """Take new slopes, horizon by horizon where they are whole; the bounds stay where they are on average."""
+        """Take new slopes, horizon by horizon where they are whole."""
         if not isinstance(result, Fit) or result.slopes.shape != self._slopes.shape:
             return
-        if result.offsets.shape != self._shape:
+        if result.offset_w.shape != self._shape:
             return
         for at in range(len(self._horizons_s)):
-            if np.isfinite(result.slopes[at]).all() and np.isfinite(result.offsets[at]).all():
-                self._take(at, result.slopes[at], result.offsets[at])
+            if np.isfinite(result.slopes[at]).all() and np.isfinite(result.offset_w[at]).all():
+                self._take(at, result.slopes[at], result.offset_w[at])
 
-    def _take(self, at: int, slopes: Floats, offsets: Floats) -> None:
-        was = self._calibration.offset[at] + (self._slopes[at] - slopes) @ self._features.z
-        kept = np.clip(was, offsets - ASTRAY, offsets + ASTRAY)
-        self._calibration.offset[at] = kept if self._learned[at] else offsets
+    def _take(self, at: int, slopes: Floats, offset_w: Floats) -> None:
+        """The first slopes come with their offsets; later ones leave the bounds where they are, within reason."""
+        if self._learned[at]:
+            kept_w = self._calibration.offset_w[at] + (self._slopes[at] - slopes) @ self._features.values_w
+            astray_w = ASTRAY * np.maximum(self._features.scale_w, np.abs(offset_w))
+            offset_w = np.clip(kept_w, offset_w - astray_w, offset_w + astray_w)
+        self._calibration.offset_w[at] = offset_w
         self._slopes[at] = slopes
         self._learned[at] = True
 
     def _bound(self) -> Floats:
-        """The bounds, as excess over the level in scales."""
-        moved = self._slopes.reshape(-1, ft.COUNT) @ self._features.z
-        bound: Floats = moved.reshape(self._shape) + self._calibration.offset
-        return bound
+        """The bounds, as excess over the level, W."""
+        moved_w = self._slopes.reshape(-1, ft.COUNT) @ self._features.values_w
+        bound_w: Floats = moved_w.reshape(self._shape) + self._calibration.offset_w
+        return bound_w
 
-    def _say(self, bound: Floats, unknown: Flags) -> None:
-        """In watts; a longer horizon and a higher quantile are never below a shorter and a lower."""
-        upper_w = bound * self._features.scale_w
-        upper_w += self._features.level_w
+    def _say(self, bound_w: Floats, unknown: Flags) -> None:
+        """A longer horizon and a higher quantile are never below a shorter and a lower."""
+        upper_w = bound_w + self._features.level_w
         np.maximum.accumulate(upper_w, axis=0, out=upper_w)
         np.maximum.accumulate(upper_w, axis=1, out=upper_w)
         if unknown.any():
             upper_w[..., unknown] = np.nan
         self._upper_w = upper_w
 
-    def _end_block(self, t: float, sure: Flags, bound: Floats) -> None:
-        beat, slots = self._peaks.beat, len(self._origin_w)
+    def _end_block(self, t: float, sure: Flags, bound_w: Floats) -> None:
+        beat, slots, features = self._peaks.beat, len(self._origin_w), self._features
         for horizon, (peak_w, ago) in enumerate(zip(self._peaks.ended_w(), self._peaks.ago, strict=True)):
             if beat >= ago:
-                origin = (beat - ago) % slots
-                excess = (peak_w - self._origin_w[origin]) / self._origin_scale_w[origin]
-                self._calibration.learn(horizon, beat - ago, excess)
-                self._rows.complete(beat - ago, horizon, excess)
+                excess_w = peak_w - self._origin_w[(beat - ago) % slots]
+                self._calibration.learn(horizon, beat - ago, excess_w, features.scale_w)
+                self._rows.complete(beat - ago, horizon, excess_w)
                 self._anchor(horizon)
-        self._origin_w[beat % slots] = np.where(sure & self._features.settled, self._features.level_w, np.nan)
-        self._origin_scale_w[beat % slots] = self._features.scale_w
-        self._calibration.show(beat, bound)
-        self._rows.put(beat, self._features.z)
-        self._features.beat(t)
+        self._origin_w[beat % slots] = np.where(sure & features.settled, features.level_w, np.nan)
+        self._calibration.show(beat, bound_w)
+        self._rows.put(beat, features.values_w)
+        features.end_block(t)
 
     def _anchor(self, horizon: int) -> None:
         """Before there are slopes: the quantile of all excesses seen, looked at again as their number grows."""
-        beat = self._peaks.beat
+        beat, scale_w = self._peaks.beat, self._features.scale_w
         if self._learned[horizon] or beat < self._look_at[horizon]:
             return
         self._look_at[horizon] = ceil(GROWTH * beat)
-        excess = self._rows.known(beat, horizon)
-        if len(excess):
-            windows = max(1.0, beat / self._peaks.ago[horizon])
-            shares = [level(q, windows) for q in self._quantiles]
-            self._calibration.offset[horizon] = np.quantile(excess, shares)[:, None]
+        sample = self._rows.sample(beat, self._rows_a_lesson)
+        excess_w, domain = sample.excess_w[:, horizon], sample.domain
+        known = np.isfinite(excess_w)
+        if known.any():
+            left, windows = excess_w[known] / scale_w[domain[known]], beat / self._peaks.ago[horizon]
+            by_q = [offsets(left, domain[known], level(q, windows), len(scale_w)) for q in self._quantiles]
+            self._calibration.offset_w[horizon] = scale_w * np.array(by_q)
