@@ -1,9 +1,10 @@
-"""An autoregression by statsmodels (`AutoReg`) of each domain's last hour, refitted in lessons.
+"""An autoregression of each domain's last hour (Yule-Walker, by statsmodels), refitted in lessons.
 
 The mean path it foretells is linear in the last values, so a lesson works out, once, what each of them weighs at two
 dozen steps ahead; a tick is one product of matrices. The expected peak is the highest of the mean path within the
 horizon; how much higher peaks go than the mean, and how wrong the model is, the band's quantiles learn. Simulated paths
-of such models, the usual way to a bound of the peak, miss the 99 % bound by far and take seconds.
+of such models, the usual way to a bound of the peak, miss the 99 % bound by far and take seconds. Yule-Walker's path
+never runs away, and its fit takes a seventh of the time that least squares take (`AutoReg`) for the same bounds.
 """
 
 from __future__ import annotations
@@ -17,12 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polcad.forecast.band import Band
-from polcad.forecast.coming import steps_of
+from polcad.forecast.coming import follows, steps_of
 from polcad.places import Flags, Floats
 
 _OFFSETS = 24  # steps ahead at which the path is worked out, ever further apart
 _STEPS_A_LAG = 10  # that a fit needs
-_STEEPEST = 10.0  # a path that answers one watt with more runs away
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +57,26 @@ class Autoregressive:
         self._history_w = np.full((history_steps, domains), np.nan, dtype=np.float32)
         self._last_w = np.full((lags, domains), np.nan)
         self._paths: Paths | None = None
-        self._steps, self._refit_s, self._next_t = 0, refit_s, float("-inf")
+        self._step_s, self._refit_s = step_s, refit_s
+        self._steps, self._t, self._next_t = 0, float("-inf"), float("-inf")
 
     def observe(self, t: float, demand_w: Floats, steady: Flags) -> None:
         """One step, as `Forecaster` tells."""
         self._band.passed(t, demand_w, steady)
-        self._last_w = np.vstack((demand_w, self._last_w[:-1]))
-        self._history_w[self._steps % len(self._history_w)] = np.where(steady, demand_w, np.nan)
-        self._steps += 1
+        if not follows(t, self._t, self._step_s):
+            self._keep(np.full_like(demand_w, np.nan), steady)
+        self._keep(demand_w, steady)
+        self._t = t
         if self._paths is None:
             self._band.expect(demand_w)
             return
         highest_w = np.maximum.accumulate(self._paths.ahead(self._last_w), axis=1)[:, self._reach].T
         self._band.expect(np.where(np.isfinite(highest_w), highest_w, demand_w))
+
+    def _keep(self, demand_w: Floats, steady: Flags) -> None:
+        self._last_w = np.vstack((demand_w, self._last_w[:-1]))
+        self._history_w[self._steps % len(self._history_w)] = np.where(steady, demand_w, np.nan)
+        self._steps += 1
 
     def upper(self, horizon_s: float, q: float) -> Floats:
         """The bound, W, as `Forecaster` tells."""
@@ -97,17 +104,19 @@ def fitted(history_w: NDArray[np.float32], lags: int, offsets: Sequence[int]) ->
 
 def _fit(values_w: Floats, lags: int) -> Floats:
     """A constant (W) and what each of the last values weighs, the latest first."""
-    from statsmodels.tsa.ar_model import AutoReg  # type: ignore[import-untyped]  # noqa: PLC0415  # no stubs; 127 MB
+    from statsmodels.regression.linear_model import (  # type: ignore[import-untyped]  # noqa: PLC0415  # no stubs; 127 MB
+        yule_walker,
+    )
 
     unknown = np.flatnonzero(~np.isfinite(values_w))
     values_w = values_w[unknown[-1] + 1 :] if len(unknown) else values_w
     if len(values_w) < _STEPS_A_LAG * lags:
         return np.full(1 + lags, np.nan)
-    mean_w = values_w.mean()  # taken away: beside it a watt is small, and steady power would be a riddle to the fit
+    mean_w = values_w.mean()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        around_w, *weights = AutoReg(values_w - mean_w, lags=lags).fit().params
-    return np.array([around_w + mean_w * (1.0 - sum(weights)), *weights])
+        warnings.simplefilter("ignore")  # that steady power has no one solution
+        weights = yule_walker(values_w - mean_w, lags, method="mle", demean=False)[0]
+    return np.array([mean_w * (1.0 - sum(weights)), *weights])
 
 
 def _paths(constant_w: Floats, weights: Floats, offsets: Sequence[int]) -> Paths:
@@ -122,8 +131,6 @@ def _paths(constant_w: Floats, weights: Floats, offsets: Sequence[int]) -> Paths
         latest[:, step % lags] = ahead
         if step + 1 in offsets:
             found[:, offsets.index(step + 1)] = ahead
-    runs_away = np.abs(found[:, :, :lags]).sum(axis=2).max(axis=1) > _STEEPEST
-    found[runs_away] = np.nan
     return Paths(found[:, :, :lags].copy(), found[:, :, lags].copy())
 
 

@@ -15,7 +15,12 @@ import numpy as np
 
 from polcad.places import Flags, Floats
 
-GAP_STEPS = 2.5  # a step that comes later than this after the last, or not after it, follows a gap; one may be lost
+GAP_STEPS = 2.5  # a step that comes later than this after the last follows a gap: one step may be lost
+
+
+def follows(t: float, last_t: float, step_s: float) -> bool:
+    """Whether the step at `t` comes soon enough after the last, and after it; else time was lost between them."""
+    return 0.0 < t - last_t <= GAP_STEPS * step_s
 
 
 def steps_of(horizon_s: float, step_s: float) -> int:
@@ -36,7 +41,7 @@ class ComingPeaks:
     def __init__(self, domains: int, step_s: float, horizons_s: Sequence[float]) -> None:
         self._windows = [_Window(steps_of(horizon_s, step_s), domains) for horizon_s in horizons_s]
         self._steps = np.array([[steps_of(horizon_s, step_s)] for horizon_s in horizons_s])
-        self._latest_s = GAP_STEPS * step_s
+        self._step_s = step_s
         self._clean = np.zeros(domains, dtype=np.intp)  # steps that can be learned from, without a break up to now
         self._t = float("-inf")
 
@@ -45,7 +50,7 @@ class ComingPeaks:
 
         NaN where the time, or the step that it was foretold at, includes what cannot be learned from.
         """
-        if not 0.0 < t - self._t <= self._latest_s:
+        if not follows(t, self._t, self._step_s):
             self._clean[:] = 0
         self._t = t
         self._clean = np.where(steady & np.isfinite(demand_w), self._clean + 1, 0)
