@@ -66,6 +66,17 @@ def test_the_same_steps_give_the_same_bounds(kind: type[Any], *, taught: bool) -
 
 
 @every_forecaster
+def test_the_array_of_a_step_may_be_used_again(kind: type[Any]) -> None:
+    forecaster, array_w = made(kind, 3), np.empty(3)
+    for step, now_w in enumerate(noise(300, 3)):
+        array_w[:] = now_w
+        forecaster.observe(STEP_S * step, array_w, STEADY)
+        before_w = forecaster.upper(40.0, Q).copy()
+        array_w[:] = 1e9
+        np.testing.assert_array_equal(forecaster.upper(40.0, Q), before_w)
+
+
+@every_forecaster
 @with_and_without_lessons
 def test_a_rarer_peak_is_no_lower(kind: type[Any], *, taught: bool) -> None:
     median_w, rare_w = bounds(kind, noise(700, 3), taught=taught).reshape(len(HORIZONS_S), 2, 3).swapaxes(0, 1)

@@ -34,14 +34,12 @@ class Band:
 
     def expect(self, expected_w: Floats) -> None:
         """Take the peaks (W) expected of the horizons that begin now; one row serves all horizons."""
-        self._expected_w = np.broadcast_to(expected_w, self._peak_w.shape)
+        self._expected_w = np.broadcast_to(expected_w, self._peak_w.shape).copy()  # the caller may reuse its array
         self._surprises.see(self._peak_w - self._then.swap(self._expected_w))
 
     def upper(self, horizon_s: float, q: float) -> Floats:
         """The bound, W, as `Forecaster.upper` tells."""
-        horizon, quantile = (
-            place_of(horizon_s, self._horizons_s, "horizon_s"),
-            place_of(q, self._quantiles, "quantile"),
-        )
+        horizon = place_of(horizon_s, self._horizons_s, "horizon_s")
+        quantile = place_of(q, self._quantiles, "quantile")
         bound_w: Floats = self._expected_w[horizon] + self._surprises.values_w[quantile, horizon]
         return bound_w

@@ -37,8 +37,9 @@ class Persistence:
     def upper(self, horizon_s: float, q: float) -> Floats:
         """The bound, W, as `Forecaster` tells."""
         rise_w = self._rise_w[place_of(horizon_s, self._horizons_s, "horizon_s")]
-        place_of(q, self._quantiles, "quantile")
-        bound_w: Floats = self._last_w + (rise_w if q > _MEDIAN else np.minimum(rise_w, 0.0))
+        if self._quantiles[place_of(q, self._quantiles, "quantile")] <= _MEDIAN:
+            rise_w = np.minimum(rise_w, 0.0)  # none, once any is known
+        bound_w: Floats = self._last_w + rise_w
         return bound_w
 
 
