@@ -16,9 +16,9 @@ import numpy as np
 
 from polcad.demand import Demand
 from polcad.errors import ConfigError
+from polcad.foresight import maker
 from polcad.judging import Bounds, Score, Terms, coming_peaks, judge, steps_of
 from polcad.places import Floats
-from polcad.plugins import load
 from polcad.ports import Forecaster, Learner, School
 from polcad.school import Classroom
 
@@ -128,13 +128,12 @@ def _around_largest_rise(demand: Demand, horizon_s: float, warmup_s: float) -> s
 
 def made(name: str, demand: Demand, options: BacktestOptions) -> Forecaster:
     """The forecaster of that name, with its default options; ConfigError where there is none."""
-    forecaster: Forecaster = load("polcad.forecasters", name)(
+    return maker(name)(
         domains=len(demand.domains),
         step_s=demand.step_s,
         horizons_s=options.horizons_s,
         quantiles=(_MEDIAN, options.q),
     )
-    return forecaster
 
 
 def roll(

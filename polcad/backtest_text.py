@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.table import Table as RichTable
 
 from polcad.backtest import Result
+from polcad.foresight import FORECASTER
 from polcad.judging import LONG_ENOUGH, Score
 from polcad.report import Figure, Plot, Series, Table, page
 
@@ -35,7 +36,6 @@ NOTE = (
 _NOTHING = "-"
 _COLOURS = ("high", "upper", "demand", "budget", "lower", "muted")
 _PLAIN = "persistence"  # POLCA's own margin: what others are measured by
-_BAND = "quantile"  # the default: its bound is drawn as a band, where it was asked for
 _MARK = "<!-- backtest: {} -->"
 _END = "<!-- end of backtest -->"
 
@@ -55,7 +55,7 @@ def subtitle(result: Result) -> str:
 
 def rows(result: Result) -> list[tuple[str, ...]]:
     """A line a forecaster and horizon, under `COLUMNS`."""
-    plain = {score.horizon_s: score.margin_w for score in result.scores.get(_PLAIN, ())}
+    plain = _plain_w(result)
     return [
         (name, *_cells(score, plain.get(score.horizon_s))) for name, scores in result.scores.items() for score in scores
     ]
@@ -68,12 +68,12 @@ def _cells(score: Score, plain_w: float | None) -> tuple[str, ...]:
         _share(score.coverage) + ("" if score.long_enough else " ?"),
         _share(score.coverage_worst),
         _watts(score.margin_w),
-        f"{score.margin_w / plain_w:.0%}" if plain_w and score.margin_w is not None else _NOTHING,
+        _of_plain(score, plain_w),
         _share(score.mape),
         _watts(score.pinball_w),
         f"{score.missed} of {crossings}",
         str(score.needless),
-        _NOTHING if score.lead_s is None else f"{score.lead_s:.3g} s",
+        _NOTHING if score.lead_s is None else _time(score.lead_s),
         f"{score.update_us:.0f} us",
     )
 
@@ -119,12 +119,27 @@ def report(results: Sequence[Result]) -> str:
 
 
 def _figures(results: Sequence[Result]) -> Iterator[Figure]:
-    """Of every recording, the horizon nearest the actuation latency."""
+    """Of every recording, the forecaster whose bound is drawn as a band."""
     for result in results:
-        for name, scores in result.scores.items():
-            score = next(each for each in scores if each.horizon_s == result.excerpt.horizon_s)
-            note = f"{title(result)}, {_time(score.horizon_s)}; margin {_watts(score.margin_w)}"
-            yield Figure(name, _share(score.coverage), note)
+        name = _band(result)
+        score = next(each for each in result.scores[name] if each.horizon_s == result.excerpt.horizon_s)
+        share = _of_plain(score, _plain_w(result).get(score.horizon_s))
+        note = f"{name}, {_time(score.horizon_s)}: margin {_watts(score.margin_w)}, {share} of persistence's"
+        yield Figure(title(result), _share(score.coverage), note)
+
+
+def _band(result: Result) -> str:
+    return FORECASTER if FORECASTER in result.scores else next(iter(result.scores))
+
+
+def _plain_w(result: Result) -> dict[float, float | None]:
+    return {score.horizon_s: score.margin_w for score in result.scores.get(_PLAIN, ())}
+
+
+def _colours(result: Result) -> dict[str, str]:
+    """The band's is the same on every page."""
+    names = sorted(result.scores, key=lambda name: name != _band(result))
+    return dict(zip(names, cycle(_COLOURS), strict=False))
 
 
 def _parts(result: Result) -> Iterator[Plot | Table]:
@@ -137,11 +152,10 @@ def _parts(result: Result) -> Iterator[Plot | Table]:
 
 
 def _rise(result: Result) -> Plot:
-    excerpt, budget_w = result.excerpt, result.budget_w
-    band = _BAND if _BAND in excerpt.upper_w else next(iter(excerpt.upper_w))
+    excerpt, budget_w, band, colours = result.excerpt, result.budget_w, _band(result), _colours(result)
     bounds = [
-        Series(name, (upper_w / budget_w).tolist(), colour, fill_to=0 if name == band else None, width=1.2)
-        for (name, upper_w), colour in zip(excerpt.upper_w.items(), cycle(_COLOURS), strict=False)
+        Series(name, (upper_w / budget_w).tolist(), colours[name], fill_to=0 if name == band else None, width=1.2)
+        for name, upper_w in excerpt.upper_w.items()
     ]
     demand = Series("demand", (excerpt.demand_w / budget_w).tolist(), "power", width=2)
     return Plot(
@@ -166,9 +180,14 @@ def _by_horizon(result: Result, what: str, lines: Iterator[Series], *more: Serie
 
 
 def _lines(result: Result, field: str, unit: float) -> Iterator[Series]:
-    for (name, scores), colour in zip(result.scores.items(), cycle(_COLOURS), strict=False):
+    colours = _colours(result)
+    for name, scores in result.scores.items():
         values = [getattr(score, field) for score in scores]
-        yield Series(name, [None if value is None else value / unit for value in values], colour)
+        yield Series(name, [None if value is None else value / unit for value in values], colours[name])
+
+
+def _of_plain(score: Score, plain_w: float | None) -> str:
+    return f"{score.margin_w / plain_w:.0%}" if plain_w and score.margin_w is not None else _NOTHING
 
 
 def _share(value: float | None) -> str:

@@ -1,5 +1,6 @@
 """Backtests: hand-made demands whose coverage, crossings and leads are known, and recordings read as live ones are."""
 
+import asyncio
 import json
 import math
 import sys
@@ -29,6 +30,7 @@ from polcad.simulate import run as simulate
 from polcad.spec import BRAKE, GuardSpec
 from polcad.testing import telemetry
 from polcad.wire import Address, encode
+from tests.browser import browse
 
 T0 = 1_760_000_000.0
 STEP_S = 10.0
@@ -481,3 +483,16 @@ def test_a_table_replaces_the_older_one_of_its_recording_where_it_stands() -> No
 def test_the_page_is_the_same_for_the_same_results() -> None:
     result = backtest(row(*[10.0, 20.0] * 100), BacktestOptions(("persistence",), (STEP_S, 2 * STEP_S)))
     assert report([result]) == report([result])
+
+
+@pytest.mark.integration  # needs Chromium
+def test_the_page_is_drawn_without_a_complaint(tmp_path: Path) -> None:
+    result = backtest(row(*[10.0, 20.0] * 100), BacktestOptions(("persistence",), (STEP_S, 2 * STEP_S, 1e4)))
+    (tmp_path / "page.html").write_text(report([result]), encoding="utf-8")
+
+    async def look() -> None:
+        async with browse(tmp_path / "profile", f"file://{tmp_path}/page.html") as page:
+            await page.until("document.querySelectorAll('canvas').length === 3")
+            assert page.errors == []
+
+    asyncio.run(look())

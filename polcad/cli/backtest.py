@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from polcad.demand import Demand
 
+_LEAST_WIDTH = 150  # of a table; a narrower terminal breaks its lines, and nothing is left out
 _DEFAULT_HORIZONS, _DEFAULT_THRESHOLDS = "2,40,300,1800", "0.89,1"
 
 
@@ -58,7 +59,8 @@ def backtest(
     from polcad.backtest import backtest as judged
     from polcad.backtest_text import NOTE, put, table
     from polcad.backtest_text import report as page_of
-    from polcad.plugins import load, names
+    from polcad.foresight import maker
+    from polcad.plugins import names
     from polcad.progress import bar
     from polcad.report import check_writable, write
 
@@ -71,7 +73,7 @@ def backtest(
         budget_w,
     )
     for name in options.forecasters:
-        load("polcad.forecasters", name)  # a name that is wrong is told before the long work
+        maker(name)  # a name that is wrong is told before the long work
     for path in (report, out):
         check_writable(path)
     results: list[Result] = []
@@ -85,7 +87,7 @@ def backtest(
     if as_json:
         print_json([each for result in results for each in objects_of(result)])
         return
-    console = Console(width=max(140, Console().width))
+    console = Console(width=max(_LEAST_WIDTH, Console().width))
     for result in results:
         console.print(table(result))
     console.print(NOTE)
