@@ -17,7 +17,7 @@ import numpy as np
 
 from polcad.places import Floats
 
-STEP = 0.05  # scales (or offsets, if larger) an outcome, at most
+STEP = 0.1  # scales (or offsets, if larger) an outcome, at most
 SPIKE = 0.8  # scales (or offsets) that one spike may add through all the bounds it broke
 
 

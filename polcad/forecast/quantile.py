@@ -32,7 +32,7 @@ GROWTH = 1.5  # of their number, between two looks at them
 LEARN_BLOCKS, LEARN_WINDOWS = 180, 48  # the least past to learn slopes from, in time and in horizons
 AGE_PART, SLOWEST_S = 0.25, 86400.0  # lessons come each time the past has grown by so much, but no later
 MEMORY_S, WIDTH, MOST_ROWS = 7 * 86400.0, 16, 1 << 18
-ASTRAY = 1.0  # scales (or offsets, if larger): no offset stays farther from what the last lesson found
+ASTRAY = 1.0  # scales (or offsets, if larger): no offset stays farther below what the last lesson found
 
 
 class QuantileForecaster:
@@ -114,11 +114,14 @@ class QuantileForecaster:
                 self._take(at, result.slopes[at], result.offset_w[at])
 
     def _take(self, at: int, slopes: Floats, offset_w: Floats) -> None:
-        """The first slopes come with their offsets; later ones leave the bounds where they are, within reason."""
+        """The first slopes come with their offsets; later ones leave the bounds where they are, unless they are astray.
+
+        What broke bounds once may be long past: no offset stays above what the lesson found in all rows.
+        """
         if self._learned[at]:
             kept_w = self._calibration.offset_w[at] + (self._slopes[at] - slopes) @ self._features.values_w
             astray_w = ASTRAY * np.maximum(self._features.scale_w, np.abs(offset_w))
-            offset_w = np.clip(kept_w, offset_w - astray_w, offset_w + astray_w)
+            offset_w = np.clip(kept_w, offset_w - astray_w, offset_w)
         self._calibration.offset_w[at] = offset_w
         self._slopes[at] = slopes
         self._learned[at] = True

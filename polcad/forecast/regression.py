@@ -24,7 +24,7 @@ Indices = NDArray[np.intp]
 DENSE = 0.9
 ITERATIONS, TOLERANCE = 50, 1e-3
 LEAST_ROWS = 500
-TRUST_ROWS = 200.0  # of a domain's own, at which its own offset counts as much as all domains' together
+TRUST_ROWS = 50.0  # of a domain's own, at which its own offset counts as much as all domains' together
 
 
 @dataclass(frozen=True, slots=True)
