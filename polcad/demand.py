@@ -19,6 +19,7 @@ import numpy as np
 from polcad.errors import ConfigError, RecordingError
 from polcad.fleet import Fleet
 from polcad.model import GRID_STEP_FRAC, Gpus, InForce, Telemetry
+from polcad.outlook import MOVED_FRAC
 from polcad.places import Flags, Floats
 from polcad.playback import Playback
 from polcad.plugins import load
@@ -31,7 +32,6 @@ from polcad.tally import tally
 
 _PERIOD_MESSAGES = 1000  # from which a recording's step is estimated
 _STALE_STEPS = 3
-_STEADY_FRAC = 0.95  # of a domain's nodes, as live (`polcad.domains`)
 _MODEL_RACKS = 4
 _SETTLE_S = 1800.0  # a modelled row begins idle: its filling is no rise that anybody asked about
 _MADE_BY_MODEL = "polcad simulate row"
@@ -149,7 +149,7 @@ class _Watch:
         else:
             parts = {f"node/{node}": [other == node for other in nodes] for node in nodes} if len(nodes) > 1 else {}
         members = np.array([[True] * len(nodes), *parts.values()])
-        sums = [(demand_w[:, own].sum(axis=1), steady[:, own].mean(axis=1) >= _STEADY_FRAC) for own in members]
+        sums = [(demand_w[:, own].sum(axis=1), steady[:, own].mean(axis=1) >= 1 - MOVED_FRAC) for own in members]
         columns, calms = np.array([each for each, _ in sums]).T, np.array([each for _, each in sums]).T
         columns[columns == 0.0] = np.nan  # of a part that nobody had heard yet
         return Demand(name, ("row", *parts), self._step_s, np.array(self._t), columns, calms, budget_w)

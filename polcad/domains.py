@@ -13,12 +13,10 @@ import numpy as np
 from polcad.fleet import CLASSES, Fleet
 from polcad.guard import Domain
 from polcad.model import DomainStatus, Event, EventKind, Rule, Setpoint, Why
-from polcad.outlook import Foresight, Outlooks
+from polcad.outlook import MOVED_FRAC, Foresight, Outlooks
 from polcad.ports import Policy, View
 from polcad.spec import GuardSpec, RowSpec
 from polcad.tally import Class, Tally, strictest_reported, tally
-
-_STEADY_FRAC = 0.05  # of a domain's nodes: while more of them change their settings, demand is too rough an estimate
 
 
 class Domains:
@@ -91,7 +89,7 @@ class Domains:
         totals, moved = self.totals, self._fleet.moved_frac()
         racks_w = totals.demand_w.sum(axis=1) + totals.host_w
         demand_w = [float(racks_w.sum() if rack is None else racks_w[rack]) for rack in self.scopes]
-        steady = [not domain.braked and moved[-1 if rack is None else rack] <= _STEADY_FRAC for rack, domain in self]
+        steady = [not domain.braked and moved[-1 if rack is None else rack] <= MOVED_FRAC for rack, domain in self]
         return self._outlooks.observe(t, np.array(demand_w), np.array(steady))
 
     def view(self, t: float, rack: int | None) -> View:

@@ -12,11 +12,13 @@ from math import ceil
 
 import numpy as np
 
+from polcad.forecast.coming import follows
 from polcad.model import Event, EventKind, Outlook
 from polcad.places import Flags, Floats
 from polcad.ports import ForecasterMaker, Learner, School
 from polcad.spec import GuardSpec
 
+MOVED_FRAC = 0.05  # of a domain's nodes: while more of them change their settings, demand is too rough an estimate
 _SHORTEST_STEP_S = 1.0  # a faster tick shows no more of what is to come
 _JUDGED_OVER_S = 3600.0
 _LEAST_JUDGED_S = 600.0  # less tells nothing about a bound that should fail once in a hundred
@@ -60,7 +62,7 @@ class Outlooks:
         step_s = t - self._t
         if 0 <= step_s < 0.75 * self._step_s:  # ticks may come faster than steps
             return []
-        if not 0 < step_s < 1.5 * self._step_s:
+        if not follows(t, self._t, self._step_s):
             self._record.interrupt()
         self._t = t
         self._forecaster.observe(t, demand_w, steady)
