@@ -16,6 +16,7 @@ from enum import StrEnum
 from operator import attrgetter
 from typing import Annotated
 
+LENGTH_QUANTILES = (0.1, 0.2, 1 / 3, 0.5, 2 / 3, 0.8, 0.9, 0.99)  # at which `Lengths` are told
 MAX_GPUS = 64  # of one node; the longest column that is believed
 GRID_STEP_FRAC = 0.012  # a clock snapped down to a board's grid is the clock asked for: 15 of 1410 MHz is .0106
 
@@ -60,6 +61,8 @@ Celsius = Annotated[float, Range(-100.0, 300.0)]
 Joules = Annotated[float, Range(0.0, 1e15)]
 Bits = Annotated[int, Range(0, 2**53)]
 Count = Annotated[int, Range(0, 2**53)]
+Tokens = Annotated[float, Range(0.0, 1e9)]  # of one prompt or output
+PerSecond = Annotated[float, Range(0.0, 1e9)]
 
 
 class Priority(StrEnum):
@@ -139,6 +142,10 @@ class EventKind(StrEnum):
     HOLD_END = "hold_end"
     FORECAST_OK = "forecast_ok"
     FORECAST_DOUBTED = "forecast_doubted"
+    HINT = "hint"
+    HINT_END = "hint_end"
+    HINTS_HELD = "hints_held"
+    HINTS_RESUMED = "hints_resumed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -439,3 +446,59 @@ class NodeColumns:
     clock_frac: tuple[Frac | None, ...]  # the strictest lock in force on any of its GPUs, as reported
     cap_frac: tuple[Frac | None, ...]  # the strictest limit in force
     fault: tuple[Note, ...]  # what is wrong, in words; "" where all is well
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """How long the prompts or outputs of some requests are, tokens; `at` has one entry for each of LENGTH_QUANTILES."""
+
+    mean: Tokens
+    at: Annotated[tuple[Tokens | None, ...], Items(len(LENGTH_QUANTILES))]  # None: longer than the engine counts
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLoad:
+    """What one serving instance of a pool does, as its engine tells; None is not known.
+
+    Rates, times and lengths are of the last `over_s`; the rest is of the moment `t`.
+    """
+
+    pool: Name
+    instance: Name
+    t: Seconds
+    tensor_parallel: Annotated[int, Range(1, 1024)] = 1  # GPUs that the instance runs over
+    over_s: Seconds | None = None
+    requests_per_s: PerSecond | None = None  # that came
+    prompt_tokens_per_s: PerSecond | None = None
+    output_tokens_per_s: PerSecond | None = None
+    running: Count | None = None
+    waiting: Count | None = None
+    kv_use_frac: Frac | None = None
+    ttft_p50_s: Seconds | None = None  # to the first token
+    ttft_p99_s: Seconds | None = None
+    tbt_p50_s: Seconds | None = None  # between two tokens
+    tbt_p99_s: Seconds | None = None
+    prompt: Lengths | None = None
+    output: Lengths | None = None
+    fault: Note = ""  # why something is missing; "" where nothing is
+    ended: bool = False  # the instance was taken out of its pool: it counts no more
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """How a pool should be shaped, retained; an orchestrator may follow it until it expires."""
+
+    pool: Name
+    row: Name  # whose daemon says it
+    t: Seconds
+    expires_t: Seconds
+    instances: Count
+    tensor_parallel: Annotated[int, Range(1, 1024)]  # GPUs of one instance
+    clock_frac: Frac  # of the GPUs' maximum clock
+    horizon_s: Seconds  # the time it was sized for, from `t`
+    requests_per_s: PerSecond  # expected at the peak of that time
+    tokens_per_s: PerSecond  # prompts and outputs together
+    power_w: DomainWatts  # expected of the pool then, servers included
+    saves_w: Annotated[float, Range(-1e10, 1e10)] | None = None  # against the pool as it is; None: not known
+    weights: Annotated[Mapping[Name, Frac], Items(1024)] = field(default_factory=dict)  # of requests, by instance
+    why: Note = ""

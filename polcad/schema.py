@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from polcad.wire import KINDS, MAX_PAYLOAD_BYTES, ROOT, Kind, schemas
+from polcad.wire import KINDS, MAX_PAYLOAD_BYTES, OF_POOLS, ROOT, Kind, schemas
 
 _LEVELS = {  # the names in each pattern of topics, by how many there are above the kind
     4: ("site", "row", "rack", "node"),
@@ -17,10 +17,12 @@ _LEVELS = {  # the names in each pattern of topics, by how many there are above 
 _ROLES: dict[str, dict[str, tuple[str, ...]]] = {
     "agent": {"send": ("telemetry", "state"), "receive": ("plan", "placement")},
     "daemon": {
-        "send": ("plan", "daemon", "event", "placement"),
-        "receive": ("telemetry", "state", "placement", "hold"),
+        "send": ("plan", "daemon", "event", "placement", "hint"),
+        "receive": ("telemetry", "state", "placement", "hold", "load", "hint"),
     },
-    "operator": {"send": ("hold",), "receive": ("daemon", "event", "state", "plan")},
+    "operator": {"send": ("hold",), "receive": ("daemon", "event", "state", "plan", "load", "hint")},
+    "instance": {"send": ("load",), "receive": ()},
+    "orchestrator": {"send": (), "receive": ("hint",)},
     "scheduler": {"send": ("placement",), "receive": ()},
 }
 _PARAMETERS = {
@@ -29,10 +31,13 @@ _PARAMETERS = {
     "rack": "The node's rack.",
     "node": "One GPU server; its credentials may write below this name alone.",
     "hold": "The operator's name for the hold; an empty retained message releases it.",
+    "pool": "Instances that serve the same kinds of requests; an empty retained message ends its hint.",
+    "instance": "One copy of a model behind a serving engine; its credentials may write loads of this name alone.",
 }
 _DESCRIPTION = (
-    "Telemetry of GPU nodes to a row's daemon, and its plans back. Every number is bounded: a message out of bounds, "
-    f"larger than {MAX_PAYLOAD_BYTES} bytes, or in another's name is dropped and counted. Unknown fields pass."
+    "Telemetry of GPU nodes to a row's daemon, and its plans back; loads of serving pools, and hints to shape them. "
+    f"Every number is bounded: a message out of bounds, larger than {MAX_PAYLOAD_BYTES} bytes, or in another's name is "
+    "dropped and counted. Unknown fields pass."
 )
 
 
@@ -77,6 +82,9 @@ def _channel(name: str, kind: Kind) -> dict[str, Any]:
 
 
 def _levels(kind: Kind) -> tuple[str, ...]:
+    parts = kind.pattern.split("/")
+    if parts[1] in OF_POOLS:
+        return ("site", "pool", "instance")[: parts.count("+")]
     head, _, last = kind.pattern.rpartition("/")
     return (*_LEVELS[head.count("+")], "hold") if last == "+" else _LEVELS[head.count("+")]
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from polcad.codec import Codec
 from polcad.errors import WireError
-from polcad.model import Event, Hold, NodePlacement, NodeState, Plan, RowStatus, Telemetry
+from polcad.model import Event, Hint, Hold, NodePlacement, NodeState, Plan, PoolLoad, RowStatus, Telemetry
 
 ROOT = "polcad/v1"
 MAX_PAYLOAD_BYTES = 256 * 1024  # a node of 64 GPUs needs 12 KiB; a plan of 4 096 rules about 400 KiB is refused
@@ -41,19 +41,23 @@ KINDS = {
     "daemon": Kind(RowStatus, "+/+/daemon", 1, retain=True, owner=lambda noun: noun.row),
     "event": Kind(Event, "+/+/event", 1, retain=False),
     "hold": Kind(Hold, "+/+/hold/+", 1, retain=True, owner=lambda noun: noun.name),
+    "load": Kind(PoolLoad, "+/load/+/+", 0, retain=False, owner=lambda noun: f"{noun.pool}/{noun.instance}"),
+    "hint": Kind(Hint, "+/hint/+", 1, retain=True, owner=lambda noun: noun.pool),
 }
+OF_POOLS = ("hint", "load")  # spoken of a site's pools, in the place of a row: no row may be called so
 _CODECS: dict[str, Codec[Any]] = {name: Codec(kind.noun) for name, kind in KINDS.items()}
 _BY_NOUN = {kind.noun: name for name, kind in KINDS.items()}
 _TOPIC = re.compile(
-    rf"{ROOT}/(?P<site>{_NAME})/(?P<row>{_NAME})/"
+    rf"{ROOT}/(?P<site>{_NAME})/(?:hint/(?P<hinted>{_NAME})|load/(?P<loaded>{_NAME})/(?P<instance>{_NAME})"
+    rf"|(?P<row>{_NAME})/"
     rf"(?:(?P<rack>{_NAME})/(?P<node>{_NAME})/(?P<of_node>telemetry|state|placement)"
-    rf"|(?P<of_row>plan|daemon|event)|hold/(?P<hold>{_NAME}))"
+    rf"|(?P<of_row>plan|daemon|event)|hold/(?P<hold>{_NAME})))"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a message belongs: `kind` is a key of KINDS; `rack` and `node` are "" above the node."""
+    """Where a message belongs: `kind` is a key of KINDS; what its topic does not name is ""."""
 
     site: str
     row: str
@@ -61,17 +65,24 @@ class Address:
     rack: str = ""
     node: str = ""
     hold: str = ""
+    pool: str = ""
+    instance: str = ""
 
     @property
     def topic(self) -> str:
         """The topic; an empty name (or ``+``) in a subscription stays as it is given."""
+        head = f"{ROOT}/{self.site}"
+        if self.kind in OF_POOLS:
+            return f"{head}/{self.kind}/{self.owner}"
         middle = f"/{self.rack}/{self.node}" if self.kind in {"telemetry", "state", "placement"} else ""
         end = f"/{self.hold}" if self.kind == "hold" else ""
-        return f"{ROOT}/{self.site}/{self.row}{middle}/{self.kind}{end}"
+        return f"{head}/{self.row}{middle}/{self.kind}{end}"
 
     @property
     def owner(self) -> str:
         """The name that the payload must repeat."""
+        if self.kind in OF_POOLS:
+            return f"{self.pool}/{self.instance}" if self.kind == "load" else self.pool
         return self.hold or self.node or self.row
 
 
@@ -86,7 +97,9 @@ class Message(NamedTuple):
 
 
 def everywhere(site: str, row: str, kind: str) -> Address:
-    """The subscription to all messages of a kind in a row."""
+    """The subscription to all messages of a kind in a row; of loads and hints, in the whole site."""
+    if kind in OF_POOLS:
+        return Address(site, "", kind, pool="+", instance="+" if kind == "load" else "")
     below = "+" if KINDS[kind].pattern.startswith("+/+/+/+") else ""
     return Address(site, row, kind, below, below, "+" if kind == "hold" else "")
 
@@ -98,6 +111,9 @@ def parse_topic(topic: str) -> Address:
     if match is None:
         raise WireError(f"topic {topic[:200]!r} is not one of {ROOT}")
     part = match.groupdict(default="")
+    if pool := part["hinted"] or part["loaded"]:
+        kind = "hint" if part["hinted"] else "load"
+        return Address(part["site"], "", kind, pool=pool, instance=part["instance"])
     kind = part["of_node"] or part["of_row"] or "hold"
     return Address(part["site"], part["row"], kind, part["rack"], part["node"], part["hold"])
 
@@ -105,8 +121,14 @@ def parse_topic(topic: str) -> Address:
 def encode(address: Address, noun: Any) -> Message:
     """The message that carries `noun` to `address`."""
     kind = KINDS[address.kind]
-    expiry_s = noun.lease_s if isinstance(noun, Plan) else None
-    return Message(address.topic, _CODECS[address.kind].encode(noun), kind.qos, kind.retain, expiry_s)
+    return Message(address.topic, _CODECS[address.kind].encode(noun), kind.qos, kind.retain, _expiry_s(noun))
+
+
+def _expiry_s(noun: Any) -> float | None:
+    """How long a message is worth delivering, s; None: for ever."""
+    if isinstance(noun, Plan):
+        return noun.lease_s
+    return max(0.0, noun.expires_t - noun.t) if isinstance(noun, Hint) else None
 
 
 def forget(address: Address) -> Message:

@@ -293,6 +293,12 @@ def test_a_row_that_cannot_work_is_refused(write: Write, change: str, told: str)
     assert found[0].startswith(told)
 
 
+def test_a_row_that_is_called_as_the_topics_of_pools_is_refused(write: Write) -> None:
+    found = problems(write("[row]\nname = 'hint'\nbudget_w = 9000\n"))
+    assert len(found) == 1
+    assert 'row.name: "hint" stands for pools in topics' in found[0]
+
+
 def test_a_budget_that_the_fail_safe_may_pass_is_a_warning_and_starts(write: Write) -> None:
     path = write(ROW.replace("20000", "3500"))
     config = load([path], {})

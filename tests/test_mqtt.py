@@ -25,7 +25,7 @@ from polcad.connection import Connection
 from polcad.errors import UnavailableError
 from polcad.mqtt import Backoff, Link, Presence
 from polcad.testing_brokers import StartMosquitto, free_port
-from polcad.wire import Address, Message
+from polcad.wire import Address, Message, everywhere
 
 ROW = "polcad/v1/site/row"
 DOCS = Path(__file__).parents[1] / "docs/broker"
@@ -463,7 +463,7 @@ def test_retained_garbage_is_handed_over_as_what_it_is(mosquitto: StartMosquitto
 @integration
 def test_with_the_recommended_settings_a_node_speaks_for_itself_only(mosquitto: StartMosquitto, tmp_path: Path) -> None:
     make_certificates(tmp_path)
-    names = ("daemon", "operator", "n1", "n2")
+    names = ("daemon", "operator", "orchestrator", "n1", "n2", "i1")
     password_file(tmp_path, {name: f"of {name}" for name in names})
     (tmp_path / "acl").write_text((DOCS / "acl").read_text().replace("SITE", "site").replace("ROW", "row"))
     conf = (DOCS / "mosquitto.conf").read_text()
@@ -485,12 +485,15 @@ def test_with_the_recommended_settings_a_node_speaks_for_itself_only(mosquitto: 
     placement = Message(f"{ROW}/r1/n1/placement", b"placement", 1, retain=True)
     status = Message(f"{ROW}/daemon", b"status", 1, retain=True)
     event = Message(f"{ROW}/event", b"event", 1)
+    hint = Message("polcad/v1/site/hint/sm", b"hint", 1, retain=True)
+    load, other_load = (Message(f"polcad/v1/site/load/sm/{name}", b"load") for name in ("i1", "i2"))
     every = (
         TELEMETRY,
         STATE,
         PLAN,
         EVENT,
         *(Address("site", "row", kind, "+", "+") for kind in ("placement", "daemon")),
+        *(everywhere("site", "row", kind) for kind in ("load", "hint")),
     )
 
     async def talk() -> None:
@@ -500,10 +503,12 @@ def test_with_the_recommended_settings_a_node_speaks_for_itself_only(mosquitto: 
             AsyncExitStack() as links,
         ):
             for name, forbidden, allowed in (
-                ("n1", [plan(b"!"), event, status, placement, hold], [telemetry(b"t1"), state(b"s1")]),
+                ("n1", [plan(b"!"), event, status, placement, hold, hint, load], [telemetry(b"t1"), state(b"s1")]),
                 ("n2", [telemetry(b"!"), state(b"!")], [telemetry(b"t2", "n2"), state(b"s2", "n2")]),
-                ("operator", [plan(b"!"), telemetry(b"!"), placement], [hold]),
-                ("daemon", [telemetry(b"!"), hold], [plan(b"plan"), event, status, placement]),
+                ("i1", [other_load, hint, plan(b"!")], [load]),
+                ("orchestrator", [hint, load, hold, plan(b"!")], []),
+                ("operator", [plan(b"!"), telemetry(b"!"), placement, hint, load], [hold]),
+                ("daemon", [telemetry(b"!"), hold, load], [plan(b"plan"), event, status, placement, hint]),
             ):
                 link = await links.enter_async_context(make_link(as_user(name), Presence(f"by-{name}")).opened())
                 before = len(daemon.received)

@@ -14,14 +14,17 @@ from polcad.model import (
     Event,
     EventKind,
     Gpus,
+    Hint,
     Hold,
     InForce,
+    Lengths,
     NodePlacement,
     NodeState,
     Obedience,
     Outcome,
     Placement,
     Plan,
+    PoolLoad,
     Priority,
     Reading,
     Role,
@@ -53,6 +56,12 @@ EXAMPLES: dict[str, Any] = {
     ),
     "event": Event(1e9, EventKind.TIGHTEN, "row", "t1", 7000.0, 8000.0),
     "hold": Hold("maintenance", "rack/k1", Setpoint(0.5), 1e9, "ada"),
+    "load": PoolLoad(
+        "p1", "i1", 1e9, 4, 60.0, 2.0, output=Lengths(90.0, (10.0, *[None] * 7)), fault="the first reading"
+    ),
+    "hint": Hint(
+        "p1", "r1", 1e9, 2e9, 3, 4, 0.7, 1800.0, 5.0, 4000.0, 9000.0, weights={"i1": 1.0}, why="the load fell"
+    ),
 }
 
 
@@ -91,7 +100,7 @@ def test_every_kind_has_an_example_here() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_the_codec_writes_fits_the_schema(document: dict[str, Any], kind: str) -> None:
-    address = Address("s1", "r1", kind, "k1", "n1", "maintenance" if kind == "hold" else "")
+    address = Address("s1", "r1", kind, "k1", "n1", "maintenance" if kind == "hold" else "", "p1", "i1")
     payload = json.loads(encode(address, EXAMPLES[kind]).payload)
 
     payload_schema(document, kind).validate(payload)
@@ -118,8 +127,8 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_addresses_are_the_topics_of_the_wire(document: dict[str, Any], kind: str) -> None:
     channel = document["channels"][kind]
-    address = Address("s1", "r1", kind, "k1", "n1", "h1")
-    names = {"site": "s1", "row": "r1", "rack": "k1", "node": "n1", "hold": "h1"}
+    address = Address("s1", "r1", kind, "k1", "n1", "h1", "p1", "i1")
+    names = {"site": "s1", "row": "r1", "rack": "k1", "node": "n1", "hold": "h1", "pool": "p1", "instance": "i1"}
 
     assert channel["address"].format(**names) == address.topic
     assert set(re.findall(r"{(\w+)}", channel["address"])) == channel["parameters"].keys()
@@ -131,6 +140,12 @@ def test_what_one_sends_another_receives(document: dict[str, Any]) -> None:
         told[operation["action"]].add(operation["channel"]["$ref"].removeprefix("#/channels/"))
 
     assert told["send"] == told["receive"] == KINDS.keys()
+
+
+def test_only_the_daemon_says_plans_and_hints(document: dict[str, Any]) -> None:
+    for kind in ("plan", "hint"):
+        said = [name for name, each in document["operations"].items() if name.endswith(f"_send_{kind}")]
+        assert said == [f"daemon_send_{kind}"]
 
 
 def test_operations_tell_quality_of_service_and_retention(document: dict[str, Any]) -> None:

@@ -14,12 +14,15 @@ from polcad.model import (
     DomainStatus,
     Event,
     EventKind,
+    Hint,
     Hold,
+    Lengths,
     NodePlacement,
     NodeState,
     Obedience,
     Placement,
     Plan,
+    PoolLoad,
     Priority,
     Role,
     RowStatus,
@@ -60,6 +63,14 @@ NOUNS: dict[str, tuple[Address, Any]] = {
     ),
     "event": (Address("site", "row", "event"), Event(1.0, EventKind.TIGHTEN, "row", "why", 5.0, 10.0)),
     "hold": (Address("site", "row", "hold", hold="work"), Hold("work", "gpu/GPU-1", Setpoint(0.5), 9.0, "me")),
+    "load": (
+        Address("site", "", "load", pool="sm", instance="sm-0"),
+        PoolLoad("sm", "sm-0", 5.0, 4, 60.0, 2.0, 900.0, prompt=Lengths(450.0, (1.0,) * 7 + (None,)), fault="why"),
+    ),
+    "hint": (
+        Address("site", "", "hint", pool="sm"),
+        Hint("sm", "row", 5.0, 905.0, 2, 4, 0.8, 1800.0, 3.0, 900.0, 4000.0, -50.0, {"sm-0": 0.5}, "why"),
+    ),
 }
 
 
@@ -215,6 +226,9 @@ def test_the_largest_node_and_a_plan_of_a_thousand_rules_are_small_enough() -> N
         "polcad/v1/site/row/telemetry",
         "polcad/v1/site/row/hold",
         "polcad/v1/site/row/r1/plan",
+        "polcad/v1/site/hint",
+        "polcad/v1/site/hint/p1/i1",
+        "polcad/v1/site/load/p1",
         "$SYS/broker/version",
         "x" * 65_535,
     ],
@@ -233,14 +247,21 @@ def test_an_address_is_read_from_its_own_topic(kind: str) -> None:
 @pytest.mark.parametrize("kind", [kind for kind in sorted(NOUNS) if kind != "event"])
 def test_who_speaks_in_anothers_name_is_refused(kind: str) -> None:
     address, noun = NOUNS[kind]
-    elsewhere = replace(address, node=address.node and "n9", row="row9", hold=address.hold and "hold9")
+    elsewhere = replace(
+        address, node=address.node and "n9", row="row9", hold=address.hold and "hold9", pool=address.pool and "pool9"
+    )
     with pytest.raises(WireError, match="the payload says it is from"):
         decode(Message(elsewhere.topic, encode(address, noun).payload))
 
 
-def test_only_a_plan_expires_on_its_way_and_with_its_lease() -> None:
+def test_only_a_plan_and_a_hint_expire_on_their_way_and_with_their_lives() -> None:
     expiries = {kind: encode(*pair).expiry_s for kind, pair in NOUNS.items()}
-    assert expiries == dict.fromkeys(NOUNS) | {"plan": 6.0}
+    assert expiries == dict.fromkeys(NOUNS) | {"plan": 6.0, "hint": 900.0}
+
+
+@pytest.mark.parametrize("topic", ["polcad/v1/site/hint/plan", "polcad/v1/site/load/hold/h1"])
+def test_what_pools_are_called_makes_no_order_of_a_hint_or_a_load(topic: str) -> None:
+    assert parse_topic(topic).kind == topic.split("/")[3]
 
 
 topics = st.one_of(st.text(max_size=60), st.sampled_from([address.topic for address, _ in NOUNS.values()]))
@@ -327,6 +348,35 @@ SAID: dict[str, st.SearchStrategy[Any]] = {
         COUNTS,
         thresholds=st.dictionaries(NAMES, st.floats(0.0, 1e6), max_size=3),
         counters=st.dictionaries(NAMES, COUNTS, max_size=3),
+    ),
+    "load": st.builds(
+        PoolLoad,
+        st.just("sm"),
+        st.just("sm-0"),
+        st.floats(0, 1e11),
+        requests_per_s=st.none() | st.floats(0, 1e9),
+        waiting=st.none() | COUNTS,
+        kv_use_frac=st.none() | FRACS,
+        prompt=st.none() | st.builds(Lengths, st.floats(0, 1e9), st.lists(st.none(), max_size=8).map(tuple)),
+        fault=NOTES,
+        ended=st.booleans(),
+    ),
+    "hint": st.builds(
+        Hint,
+        st.just("sm"),
+        NAMES,
+        st.floats(0, 1e11),
+        st.floats(0, 1e11),
+        COUNTS,
+        st.integers(1, 1024),
+        FRACS,
+        st.floats(0, 1e11),
+        st.floats(0, 1e9),
+        st.floats(0, 1e9),
+        st.floats(0, 1e10),
+        st.none() | st.floats(-1e10, 1e10),
+        st.dictionaries(NAMES, FRACS, max_size=3),
+        NOTES,
     ),
 }
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from polcad.config.sections import Report
 from polcad.curve import dynamic_frac
 from polcad.spec import ForecastSpec, GuardSpec, NodeSpec, RowSpec
+from polcad.wire import OF_POOLS
 
 
 def check_guard(guard: GuardSpec, report: Report) -> None:
@@ -36,7 +37,9 @@ def check_forecast(forecast: ForecastSpec, guard: GuardSpec, report: Report) -> 
 
 
 def check_names(row: RowSpec, report: Report) -> None:
-    """Names are unique, and a node's rack is listed wherever racks are."""
+    """Names are unique, a node's rack is listed wherever racks are, and no row takes the place of the pools' topics."""
+    if row.name in OF_POOLS:
+        report.add(("row", "name"), f'"{row.name}" stands for pools in topics: give the row another name')
     for kind, names in (("node", [node.name for node in row.nodes]), ("rack", [rack.name for rack in row.racks])):
         seen: set[str] = set()
         for index, name in enumerate(names):
