@@ -1,29 +1,37 @@
-"""What an instance under a steady load answers and draws: an estimate for planners, from means alone.
+"""What instances under a steady load answer and draw: estimates for planners, for many clocks and loads at once.
 
-Requests arrive at random (Poisson). Prompts go first, so they take the share `prompts = rate x prompt_s` of the time,
-and iterations the rest. By Little's law the batch that a request meets is `rate x output_tokens x iteration_s`,
-stretched by that share; an iteration's time grows in a straight line with the batch, so the batch is solved at once.
-Waiting for the first token is that of a queue with exponential service, and what is left of the iteration under way;
-the slowest hundredth meets a batch and prompts in its way 2.33 standard deviations above their means. `tbt` is a
-request's own mean time between its tokens.
+Requests arrive at random (Poisson). Prompts go first; those that wait go together, up to 2048 tokens (Splitwise), so a
+queue of short prompts is worked off faster than one by one. They take a share of the time, iterations the rest. By
+Little's law the batch that a request meets is `rate x output_tokens x iteration_s`, stretched by that share; as an
+iteration's time grows in a straight line with its batch, the batch is solved at once. A first token waits in a queue
+with Poisson arrivals (Pollaczek-Khinchine, with an exponential tail), for what is left of the iteration under way, and
+for its own prompt. The slowest hundredth meets a batch, and prompts in its way, 2.33 standard deviations above their
+means. `tbt` is a request's own mean time between its tokens.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp, inf, log, sqrt
+
+import numpy as np
 
 from polcad.cluster.nouns import Demand, Shape, Slo
 from polcad.cluster.profiles import Profile
+from polcad.places import Flags, Floats
+
+TOGETHER_TOKENS = 2048.0  # of prompts that run together
 
 _P99 = 2.33  # standard deviations of a normal distribution
 _FULLEST = 0.95  # of what is stable: beyond it, no estimate from means holds
-_HALVINGS = 14  # of the range in which a capacity is sought: to 1 part in 16 000
+_VARIATION = 0.3  # assumed: squared deviation of the prompts of one kind, over their squared mean
+_FEW = 0.01  # what happens to fewer arrivals is not in the slowest hundredth
+_GRID = 65  # rates at which a capacity is sought, twice: to 1 part in 4 096
 
 
 @dataclass(frozen=True, slots=True)
 class Steady:
-    """An instance under a load; latencies are infinite when it cannot keep up."""
+    """One instance under one load; latencies are infinite when it cannot keep up."""
 
     ttft_p50_s: float
     ttft_p99_s: float
@@ -37,82 +45,173 @@ class Steady:
         return self.ttft_p99_s <= margin * slo.ttft_s and self.tbt_p99_s <= margin * slo.tbt_s
 
 
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """Instances at several clocks (rows) under several loads (columns); latencies have the kinds as first axis."""
+
+    ttft_p50_s: Floats
+    ttft_p99_s: Floats
+    tbt_p50_s: Floats
+    tbt_p99_s: Floats
+    power_w: Floats
+    utilisation: Floats
+
+    def keep(self, slos: Sequence[Slo], margin: float = 1.0) -> Flags:
+        """Where each kind's slowest hundredth is within so much of its objective, and nothing is too full."""
+        ttft_s, tbt_s = (np.array([getattr(slo, name) for slo in slos])[:, None, None] for name in ("ttft_s", "tbt_s"))
+        late = (self.ttft_p99_s > margin * ttft_s) | (self.tbt_p99_s > margin * tbt_s)
+        kept: Flags = ~late.any(axis=0) & (self.utilisation <= _FULLEST)
+        return kept
+
+
+class Instance:
+    """An instance of one tensor parallelism, at the clocks of interest."""
+
+    def __init__(self, profile: Profile, tensor_parallel: int, clocks_frac: Sequence[float]) -> None:
+        self._profile, self._degree = profile, profile.degree(tensor_parallel)
+        self._idle_w = profile.idle_w(Shape(tensor_parallel))
+        response = profile.prompt_response
+        self._prompt_time, self._prompt_power = (
+            np.interp(clocks_frac, response.clock_frac, ratios)[:, None] for ratios in (response.time, response.power)
+        )
+        self._batches = [each.batch for each in profile.token_responses]
+        self._token_time, self._token_power = (
+            np.array([np.interp(clocks_frac, each.clock_frac, getattr(each, name)) for each in profile.token_responses])
+            for name in ("time", "power")
+        )
+
+    def under(self, mix: Sequence[Demand], rates: Floats) -> Outcomes:
+        """At each clock (rows), under each rate (requests a second in all, columns) of requests mixed as in `mix`."""
+        load = _Load.of(mix)
+        prompt_s = self._prompts_s(load.prompt_tokens)
+        own_s = np.minimum(prompt_s, load.prompt_tokens[:, None, None] / TOGETHER_TOKENS * self._prompts_s(_TOGETHER))
+        mean_s, together_s = load.mean(prompt_s), load.mean(own_s)
+        square_s2 = (1.0 + _VARIATION) * load.mean(prompt_s**2)
+        work = rates * together_s
+        queue = np.clip(1.0 / np.maximum(1.0 - work, 1e-9), 1.0, load.together)
+        prompts = np.minimum(rates * (mean_s + (queue - 1.0) * together_s) / queue, 1.0)
+        one_s, added_s, batch, use = self._batch(load, rates, prompts)
+        worst = batch + _P99 * np.sqrt(batch)
+        room = min(self._profile.batch_max, self._degree.kv_tokens / load.context)
+        use = np.maximum(np.maximum(use, worst / room), work)
+        iteration_s = one_s + added_s * batch
+        decoding = (1.0 - prompts) * -np.expm1(-batch)
+        waits_s = 0.5 * square_s2 / mean_s / np.maximum(1.0 - work, 1e-9)
+        met = rates * load.output_tokens[:, None, None] * iteration_s / np.maximum(1.0 - prompts, 1e-9)
+        in_way_s = (met * mean_s + _P99 * np.sqrt(met * square_s2)) / load.output_tokens[:, None, None]
+        over = np.where(use < 1.0, 0.0, np.inf)
+        wait_s = [waits_s * np.log(np.maximum(prompts / slower, 1.0)) for slower in (0.5, _FEW)]
+        return Outcomes(
+            ttft_p50_s=over + prompt_s + wait_s[0] + 0.5 * decoding * iteration_s,
+            ttft_p99_s=over + prompt_s + wait_s[1] + (decoding > _FEW) * iteration_s,
+            tbt_p50_s=over + np.broadcast_to(iteration_s / np.maximum(1.0 - prompts, 1e-9), met.shape),
+            tbt_p99_s=over + one_s + added_s * worst + in_way_s,
+            power_w=self._power_w(load, prompt_s, np.broadcast_to(prompts, batch.shape), decoding, batch),
+            utilisation=use,
+        )
+
+    def _prompts_s(self, tokens: Floats) -> Floats:
+        full_s = np.array([self._profile.prompt_s(Shape(self._degree.tensor_parallel), each) for each in tokens])
+        times_s: Floats = full_s[:, None, None] * self._prompt_time
+        return times_s
+
+    def _batch(self, load: _Load, rates: Floats, prompts: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+        """An iteration of one request, what each more adds (s), the batch met, and the use of all the time."""
+        degree = self._degree
+        added_full_s = degree.token_request_s + degree.token_context_s * load.context / 1000
+        batch = np.zeros((len(self._prompt_time), len(rates)))
+        for _ in range(3):  # the clock's ratio depends on the batch, weakly
+            ratio = self._blend(self._token_time, 1.0 + batch)
+            added_s = ratio * added_full_s
+            one_s = ratio * degree.token_s + added_s
+            use = prompts + rates * load.outputs * added_s
+            batch = np.minimum(rates * load.outputs * one_s / np.maximum(1.0 - use, 1e-9), self._profile.batch_max)
+        return one_s, added_s, batch, use
+
+    def _blend(self, ratios: Floats, batch: Floats) -> Floats:
+        """`ratios` (a row a response, a column a clock) at each batch (a row a clock)."""
+        place = np.interp(batch, self._batches, np.arange(len(self._batches)))
+        left = np.minimum(place.astype(np.intp), max(len(self._batches) - 2, 0))
+        right, rows = np.minimum(left + 1, len(self._batches) - 1), np.arange(len(batch))[:, None]
+        blended: Floats = ratios[left, rows] + (place - left) * (ratios[right, rows] - ratios[left, rows])
+        return blended
+
+    def _power_w(self, load: _Load, prompt_s: Floats, prompts: Floats, decoding: Floats, batch: Floats) -> Floats:
+        degree = self._degree
+        full_w = np.interp(load.prompt_tokens, degree.prompt_tokens, degree.prompt_w)[:, None, None]
+        prompt_w = load.mean(prompt_s * self._instance_w(full_w * self._prompt_power)) / load.mean(prompt_s)
+        served = np.where(batch > 0.0, batch / np.maximum(-np.expm1(-batch), 1e-12), 1.0)  # none runs empty
+        token_w = degree.token_w - degree.token_rise_w * np.expm1(-served / degree.token_rise_requests)
+        token_w = self._instance_w(token_w * self._blend(self._token_power, served))
+        power_w: Floats = prompts * prompt_w + decoding * token_w + (1.0 - prompts - decoding) * self._idle_w
+        return power_w
+
+    def _instance_w(self, gpu_w: Floats) -> Floats:
+        profile = self._profile
+        gpu_w = np.clip(gpu_w, profile.gpu_idle_w, profile.gpu_max_w)
+        busy = (gpu_w - profile.gpu_idle_w) / (profile.gpu_max_w - profile.gpu_idle_w)
+        power_w: Floats = self._degree.tensor_parallel * (gpu_w + profile.host_idle_w + busy * profile.host_load_w)
+        return power_w
+
+
+_TOGETHER = np.array([TOGETHER_TOKENS])
+
+
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """A mix of kinds: arrays have one entry a kind."""
+
+    share: Floats  # of the requests
+    prompt_tokens: Floats
+    output_tokens: Floats
+    outputs: float  # mean of all
+    context: float  # of a request while it makes tokens, mean over them
+    together: float  # requests whose prompts may run together
+
+    @classmethod
+    def of(cls, mix: Sequence[Demand]) -> _Load:
+        rates = np.array([each.requests_per_s for each in mix])
+        share = rates / rates.sum() if rates.sum() > 0.0 else np.full(len(mix), 1.0 / len(mix))
+        prompts = np.array([max(each.prompt_tokens, 1.0) for each in mix])
+        outputs = np.array([max(each.output_tokens, 1.0) for each in mix])
+        mean = float(share @ outputs)
+        context = float(share @ (outputs * (prompts + 0.5 * outputs))) / mean
+        return cls(share, prompts, outputs, mean, context, max(1.0, TOGETHER_TOKENS / float(share @ prompts)))
+
+    def mean(self, values: Floats) -> Floats:
+        """Over requests, of an array whose first axis is that of the kinds."""
+        averaged: Floats = np.tensordot(self.share, values, axes=1)
+        return averaged
+
+
 def steady(profile: Profile, shape: Shape, demand: Demand) -> Steady:
-    """The instance under `demand` (all of it: its own share of the pool's)."""
-    rate, outputs = demand.requests_per_s, max(demand.output_tokens, 1.0)
-    context = demand.prompt_tokens + outputs / 2
-    prompt_s = profile.prompt_s(shape, demand.prompt_tokens)
-    prompts = rate * prompt_s
-    one_s, added_s = _iteration(profile, shape, context, 1.0)
-    for _ in range(2):  # the clock's ratio and the batch depend on each other, weakly
-        free = 1.0 - prompts - rate * outputs * added_s
-        batch = rate * outputs * one_s / free if free > 0.0 else inf
-        one_s, added_s = _iteration(profile, shape, context, min(1.0 + batch, profile.batch_max))
-    room = min(profile.batch_max, profile.kv_tokens(shape.tensor_parallel) / (demand.prompt_tokens + outputs))
-    worst = batch + _P99 * sqrt(batch)
-    use = max(1.0 - free, worst / room)
-    if use >= 1.0:
-        full_w = max(profile.prompt_w(shape, demand.prompt_tokens), profile.token_w(shape, profile.batch_max))
-        return Steady(inf, inf, inf, inf, full_w, use)
-    iteration_s = one_s + added_s * batch
-    lasts_s = outputs * iteration_s / (1.0 - prompts)
-    met = rate * lasts_s
-    in_way_s = (met + _P99 * sqrt(met)) * prompt_s / outputs
-    queue_s = prompt_s / (1.0 - prompts)
-    decoding = (1.0 - prompts) * (1.0 - exp(-batch))
-    return Steady(
-        ttft_p50_s=prompt_s + _waits(prompts, 0.5, queue_s) + 0.5 * decoding * iteration_s,
-        ttft_p99_s=prompt_s + _waits(prompts, 0.01, queue_s) + (1.0 if decoding > _FEW else 0.0) * iteration_s,
-        tbt_p50_s=iteration_s / (1.0 - prompts),
-        tbt_p99_s=one_s + added_s * worst + in_way_s,
-        power_w=_power_w(profile, shape, demand.prompt_tokens, prompts, decoding, batch),
-        utilisation=use,
+    """One instance under `demand` (all of it: its own share of the pool's)."""
+    outcomes = Instance(profile, shape.tensor_parallel, (shape.clock_frac,)).under(
+        (demand,), np.array([demand.requests_per_s])
     )
+    return Steady(*(float(getattr(outcomes, name).flat[0]) for name in Steady.__slots__))
 
 
 def capacity(profile: Profile, shape: Shape, demand: Demand, slo: Slo, margin: float = 1.0) -> float:
     """The most requests a second of `demand`'s lengths that one instance answers within the objective; 0: none."""
-    low, high = 0.0, _highest(profile, shape, demand)
-    if not _answers(profile, shape, demand, high / 2**_HALVINGS).keeps(slo, margin):
-        return 0.0
-    for _ in range(_HALVINGS):
-        rate = 0.5 * (low + high)
-        now = _answers(profile, shape, demand, rate)
-        low, high = (rate, high) if now.utilisation <= _FULLEST and now.keeps(slo, margin) else (low, rate)
+    instance = Instance(profile, shape.tensor_parallel, (shape.clock_frac,))
+    low, high = 0.0, highest_rate(profile, shape.tensor_parallel, (demand,))
+    for _ in range(2):
+        rates = np.linspace(low, high, _GRID)[1:]
+        kept = instance.under((demand,), rates).keep((slo,), margin)[0]
+        best = int(kept.nonzero()[0].max(initial=-1)) if kept.any() else -1
+        low, high = (float(rates[best]) if best >= 0 else low), float(rates[min(best + 1, len(rates) - 1)])
     return low
 
 
-_FEW = 0.01  # of the arrivals: what happens less often is not in the slowest hundredth
-
-
-def _answers(profile: Profile, shape: Shape, demand: Demand, rate: float) -> Steady:
-    return steady(profile, shape, Demand(rate, demand.prompt_tokens, demand.output_tokens))
-
-
-def _highest(profile: Profile, shape: Shape, demand: Demand) -> float:
-    """Requests a second that would take all its time, with the largest batch."""
-    outputs = max(demand.output_tokens, 1.0)
-    _, added_s = _iteration(profile, shape, demand.prompt_tokens + outputs / 2, profile.batch_max)
-    return 1.0 / (profile.prompt_s(shape, demand.prompt_tokens) + outputs * added_s)
-
-
-def _iteration(profile: Profile, shape: Shape, context: float, batch: float) -> tuple[float, float]:
-    """An iteration over one request, and what each further one adds, s: straight, at the clock's ratio of `batch`."""
-    degree = profile.degree(shape.tensor_parallel)
-    ratio = profile.token_ratio(shape.clock_frac, batch)[0]
-    added_s = ratio * (degree.token_request_s + degree.token_context_s * context / 1000)
-    return ratio * degree.token_s + added_s, added_s
-
-
-def _waits(busy: float, slower: float, queue_s: float) -> float:
-    """How long the share `slower` of arrivals waits at least, where a share `busy` of them waits at all, s."""
-    return queue_s * log(busy / slower) if busy > slower else 0.0
-
-
-def _power_w(profile: Profile, shape: Shape, tokens: float, prompts: float, decoding: float, batch: float) -> float:
-    served = batch / (1.0 - exp(-batch)) if batch > 0.0 else 1.0  # by an iteration: none runs empty
-    return (
-        prompts * profile.prompt_w(shape, tokens)
-        + decoding * profile.token_w(shape, served)
-        + (1.0 - prompts - decoding) * profile.idle_w(shape)
+def highest_rate(profile: Profile, tensor_parallel: int, mix: Sequence[Demand]) -> float:
+    """Requests a second that would take all of an instance's time at the maximum clock, prompts and batches full."""
+    load, degree = _Load.of(mix), profile.degree(tensor_parallel)
+    shape = Shape(tensor_parallel)
+    most_s = profile.prompt_s(shape, TOGETHER_TOKENS) / TOGETHER_TOKENS
+    prompts_s = sum(
+        share * min(profile.prompt_s(shape, tokens), most_s * tokens)
+        for share, tokens in zip(load.share, load.prompt_tokens, strict=True)
     )
+    added_s = degree.token_request_s + degree.token_context_s * load.context / 1000
+    return float(1.0 / (prompts_s + load.outputs * added_s))
