@@ -178,8 +178,10 @@ def test_a_domain_s_offset_is_its_own_as_far_as_it_has_rows() -> None:
     random = np.random.default_rng(4)
     left, domain = random.standard_normal(6000), np.repeat([0, 1], [3000, 3000])
     left[domain == 1] *= 5.0
-    quiet, wild, unseen = offsets(left, domain, 0.99, 3)
-    assert quiet < 3.0 < unseen < wild
+    median, high = offsets(left, domain, [0.5, 0.99], 3)
+    quiet, wild, unseen = high
+    assert 2.0 < quiet < 3.0 < unseen < wild
+    assert np.abs(median).max() < 0.3
 
 
 def sampled(rows: int = 3000) -> Sample:

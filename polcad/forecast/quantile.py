@@ -28,11 +28,11 @@ from polcad.places import Flags, Floats
 
 RESTART_S = 300.0  # after so long a silence the past levels mean nothing
 FIRST_BLOCKS = 30  # of excesses, before there is a bound; more for long horizons
-GROWTH = 1.5  # of their number, between two looks at them
+GROWTH, LOOK_ROWS = 1.5, 6000  # of their number, between two looks at them, and how many are looked at
 LEARN_BLOCKS, LEARN_WINDOWS = 180, 48  # the least past to learn slopes from, in time and in horizons
 AGE_PART, SLOWEST_S = 0.25, 86400.0  # lessons come each time the past has grown by so much, but no later
 MEMORY_S, WIDTH, MOST_ROWS = 7 * 86400.0, 16, 1 << 18
-ASTRAY = 1.0  # scales (or offsets, if larger): no offset stays farther below what the last lesson found
+ASTRAY = 1.0  # scales (or offsets, if larger): no offset stays farther below a lesson's
 
 
 class QuantileForecaster:
@@ -160,10 +160,10 @@ class QuantileForecaster:
         if self._learned[horizon] or beat < self._look_at[horizon]:
             return
         self._look_at[horizon] = ceil(GROWTH * beat)
-        sample = self._rows.sample(beat, self._rows_a_lesson)
+        sample = self._rows.sample(beat, LOOK_ROWS)
         excess_w, domain = sample.excess_w[:, horizon], sample.domain
         known = np.isfinite(excess_w)
         if known.any():
             left, windows = excess_w[known] / scale_w[domain[known]], beat / self._peaks.ago[horizon]
-            by_q = [offsets(left, domain[known], level(q, windows), len(scale_w)) for q in self._quantiles]
-            self._calibration.offset_w[horizon] = scale_w * np.array(by_q)
+            shares = [level(q, windows) for q in self._quantiles]
+            self._calibration.offset_w[horizon] = scale_w * offsets(left, domain[known], shares, len(scale_w))
