@@ -15,6 +15,7 @@ from polcad.model import (
     NodePlacement,
     Outlook,
     Plan,
+    PoolLoad,
     Priority,
     Reading,
     Role,
@@ -82,6 +83,18 @@ class Collector(Protocol):
 
     def read(self, t: float) -> Reading:
         """The reading at `t`. Blocks no longer than its deadline; a GPU that fails is missing, not an exception."""
+        ...
+
+
+class LoadCollector(Protocol):
+    """Reads one serving instance. Made from its options.
+
+    To them its program adds `pool`, `instance` and `tensor_parallel`, which the load repeats, `url`, where the engine
+    answers, and `deadline_s`, how long it may take.
+    """
+
+    def read(self, t: float) -> PoolLoad:
+        """The load at `t`; an engine that cannot be read is a `fault` of the load, not an exception."""
         ...
 
 
