@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from polcad.errors import ConfigError
-from polcad.model import EventKind, NodePlacement, Priority
+from polcad.foresight import maker
+from polcad.model import EventKind, NodePlacement, Priority, Why
+from polcad.outlook import Foresight
 from polcad.plugins import load, names
 from polcad.ports import Heard
+from polcad.school import Classroom
 from polcad.sim.actuation import IN_BAND, OUT_OF_BAND
 from polcad.sim.inject import Fault, Injection
 from polcad.sim.meter import Meter
@@ -18,7 +21,8 @@ from polcad.sim.result import RowResult, rise
 from polcad.sim.row import START_T, RowModel, Tap, simulate
 from policies.baselines import NoCap
 from policies.polca import Polca
-from tests.sim_rows import BUSY, small_row
+from policies.predictive import Predictive
+from tests.sim_rows import BUSY, HOUR_WEEKS, small_row
 
 pytestmark = pytest.mark.integration  # rows take seconds
 
@@ -208,3 +212,30 @@ def test_every_figure_of_a_profile_has_a_unit_and_a_source(hardware: object) -> 
     rows = list(parameters(hardware))
     assert len(rows) >= 15
     assert all(row.unit and row.source for row in rows)
+
+
+def test_a_row_that_looks_ahead_is_locked_less_than_polca_and_brakes_no_more() -> None:
+    plain = RowModel(52, Polca(), weeks=3 * HOUR_WEEKS)
+    ahead = replace(plain, policy=Predictive(), foresight=Foresight(maker(), Classroom()))
+    held, foreseen = simulate(plain), simulate(ahead)
+    assert EventKind.FORECAST_OK in kinds(foreseen)
+    assert any(rule.why is Why.FORECAST for plan in foreseen.plans for rule in plan.rules)
+    assert foreseen.capped_hours[Priority.LOW] < 0.75 * held.capped_hours[Priority.LOW]
+    assert foreseen.brakes <= held.brakes
+
+
+def test_without_a_forecaster_it_is_polca_to_the_watt() -> None:
+    plain = small_row(seconds=1800.0, budget_w=TIGHT_W)
+    blind, held = simulate(replace(plain, policy=Predictive())), simulate(plain)
+    assert (blind.energy_kwh, blind.capped_hours) == (held.energy_kwh, held.capped_hours)
+
+
+def test_two_rows_that_look_ahead_are_the_same_to_the_byte() -> None:
+    def ahead() -> RowResult:
+        foresight = Foresight(maker(), Classroom())
+        return simulate(small_row(Predictive(), seconds=3600.0, budget_w=38_000.0, foresight=foresight))
+
+    one, other = ahead(), ahead()
+    assert one.plans == other.plans
+    assert one.events == other.events
+    assert one.energy_kwh == other.energy_kwh
