@@ -83,6 +83,7 @@ class PoolPlan:
     demand: Demand  # of the pool, at the peak it was sized for
     power_w: float  # of all its instances under that demand, hosts included
     why: str  # for people
+    now_w: float = 0.0  # of all its instances under the load now
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,3 +107,4 @@ class ClusterView:
     pools: Mapping[str, Running] = field(default_factory=dict)
     power_budget_w: float | None = None  # for all instances, hosts included; None: none is set
     cap_clock_frac: float = 1.0  # the lock in force on the row: no instance runs faster
+    measured_t: float | None = None  # when `demand` was measured; None: at `t`

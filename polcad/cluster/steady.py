@@ -93,7 +93,7 @@ class Instance:
         one_s, added_s, batch, use = self._batch(load, rates, prompts)
         worst = batch + _P99 * np.sqrt(batch)
         room = min(self._profile.batch_max, self._degree.kv_tokens / load.context)
-        use = np.maximum(np.maximum(use, worst / room), work)
+        use = np.maximum(np.maximum(use, worst / room), np.maximum(work, load.longest / self._degree.kv_tokens))
         iteration_s = one_s + added_s * batch
         decoding = (1.0 - prompts) * -np.expm1(-batch)
         waits_s = 0.5 * square_s2 / mean_s / np.maximum(1.0 - work, 1e-9)
@@ -167,6 +167,7 @@ class _Load:
     outputs: float  # mean of all
     context: float  # of a request while it makes tokens, mean over them
     together: float  # requests whose prompts may run together
+    longest: float  # tokens of the kind with most
 
     @classmethod
     def of(cls, mix: Sequence[Demand]) -> _Load:
@@ -176,7 +177,8 @@ class _Load:
         outputs = np.array([max(each.output_tokens, 1.0) for each in mix])
         mean = float(share @ outputs)
         context = float(share @ (outputs * (prompts + 0.5 * outputs))) / mean
-        return cls(share, prompts, outputs, mean, context, max(1.0, TOGETHER_TOKENS / float(share @ prompts)))
+        queue = max(1.0, TOGETHER_TOKENS / float(share @ prompts))
+        return cls(share, prompts, outputs, mean, context, queue, float((prompts + outputs).max()))
 
     def mean(self, values: Floats) -> Floats:
         """Over requests, of an array whose first axis is that of the kinds."""

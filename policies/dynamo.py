@@ -1,0 +1,151 @@
+"""DynamoLLM (arXiv 2408.00741; HPCA'25): how a serving cluster should be shaped to spend least energy within its SLO.
+
+Three levels, each at its own period. The cluster level (30 min) says how many instances of what shape each pool has,
+sized for the peak of the next epoch (`dynamo_cluster`, `dynamo_sizing`). The pool level (5 min) changes tensor
+parallelism with the GPUs that the pool has, where that pays back (`dynamo_pool`). The instance level (each call, say
+every 5 s) takes the lowest-energy clock that keeps the objectives under the load now (`dynamo_clocks`). Levels can be
+left out, so the published systems are options of this one (`dynamo_options`).
+
+What it answers when things go wrong, in each plan's `why`: more load than foreseen is met with the highest clock at
+once and a new sizing within the pool level's period; lost GPUs, or a budget that fell, with a new sizing at once;
+metrics that have stopped with what was planned last, at the highest clock. What a sizing concedes, `dynamo_cluster`
+tells; what becomes of single requests, `dynamo_rescue`.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from polcad.cluster.nouns import ClusterView, Demand, PoolPlan
+from polcad.cluster.profiles import LLAMA2_70B_H100, Profile
+from policies.dynamo_clocks import ClockTable, Loaded, within
+from policies.dynamo_cluster import Sized, size
+from policies.dynamo_options import Options
+from policies.dynamo_pool import Reshaping
+from policies.dynamo_sizing import NO_SLO, Asked, together
+
+_SAME_FRAC = 1e-6  # caps closer than this are one
+_NOTHING = ([Demand(0.0, 1.0, 1.0)], [NO_SLO])  # asked of a warm pool
+
+
+class Dynamo:
+    """The planner of one cluster, to be asked every few seconds."""
+
+    def __init__(self, profile: Profile = LLAMA2_70B_H100, options: Options | None = None) -> None:
+        self._profile, self._options = profile, options or Options()
+        profile.degree(self._options.tensor_parallel)  # refused now rather than at the first plan
+        self._sized = Sized((), {})
+        self._tables: dict[str, ClockTable] = {}
+        self._cluster_t = self._pool_t = -inf
+        self._cap_frac = 1.0
+
+    def decide(self, view: ClusterView) -> tuple[PoolPlan, ...]:
+        """What each pool should be now; together the plans serve all kinds."""
+        stale = self._stale(view)
+        if why := self._cluster_due(view, stale=bool(stale)):
+            self._sized = size(self._profile, self._options, view, why)
+            self._cluster_t = self._pool_t = view.t
+            self._renew_tables(view)
+        elif view.t >= self._pool_t + self._options.pool_s and not stale:
+            self._reshape(view)
+            self._renew_tables(view)
+        elif abs(view.cap_clock_frac - self._cap_frac) > _SAME_FRAC:
+            self._renew_tables(view)
+        return self._clocked(view, stale)
+
+    def table(self, pool: str) -> ClockTable:
+        """By load, the clock of one instance of a pool of the last plans: for `InstanceClocks`."""
+        return self._tables[pool]
+
+    def _cluster_due(self, view: ClusterView, *, stale: bool) -> str:
+        """Why instances are to be decided now; "" when they are not."""
+        if why := self._misfit(view):
+            return why
+        if stale or not self._options.instances:
+            return ""
+        if view.t >= self._cluster_t + self._options.cluster_s:
+            return "new epoch"
+        if view.t >= self._cluster_t + self._options.pool_s and (late := self._overloaded(view)):
+            return f"more load than foreseen in {', '.join(late)}"
+        return ""
+
+    def _misfit(self, view: ClusterView) -> str:
+        """Why the last plans cannot stand; "" when they can."""
+        plans = self._sized.plans
+        gpus = sum(plan.instances * plan.shape.tensor_parallel for plan in plans)
+        power_w = sum(plan.power_w for plan in plans)
+        if not plans:
+            return "first plan"
+        if gpus > view.gpus:
+            return f"{gpus} GPUs were planned, {view.gpus} are left"
+        if view.power_budget_w is not None and power_w > view.power_budget_w:
+            return f"{power_w:.0f} W were planned, the row has {view.power_budget_w:.0f} W"
+        return ""
+
+    def _overloaded(self, view: ClusterView) -> list[str]:
+        """Pools whose planned instances do not keep the objectives under the load now, at any clock."""
+        loads = (self._loaded(view, plan, plan.instances) for plan in self._sized.plans)
+        return [load.plan.pool for load in loads if not load.table.keeps[load.place]]
+
+    def _reshape(self, view: ClusterView) -> None:
+        """The pool level."""
+        self._pool_t = view.t
+        if self._options.shards:
+            ends_t = self._cluster_t + self._options.cluster_s if self._options.instances else inf
+            horizon_s = min(max(ends_t - view.t, 1.0), self._options.cluster_s)
+            reshaping = Reshaping(self._profile, self._options, view, self._sized.easing, horizon_s)
+            plans = reshaping.reshaped(self._sized.plans, self._sized.slo)
+            self._sized = Sized(plans, self._sized.slo, self._sized.easing)
+
+    def _renew_tables(self, view: ClusterView) -> None:
+        """For the plans' shapes, the requests of now, and the cap in force."""
+        self._cap_frac = view.cap_clock_frac
+        self._tables = {plan.pool: self._table(view, plan) for plan in self._sized.plans}
+
+    def _table(self, view: ClusterView, plan: PoolPlan) -> ClockTable:
+        options, slo = self._options, self._sized.slo
+        now, coming = (Asked(demand, slo, blind=options.blind).mix(plan.kinds) for demand in (view.demand, view.peak))
+        served = next((each for each in (now, coming) if each[0]), _NOTHING)
+        clocks_frac = options.clocks_frac(self._profile, view.cap_clock_frac)
+        margin = options.slo_margin * self._sized.easing
+        return ClockTable(self._profile, plan.shape.tensor_parallel, clocks_frac, served, margin)
+
+    def _clocked(self, view: ClusterView, stale: str) -> tuple[PoolPlan, ...]:
+        """The instance level: the plans at the clocks that the load now needs, within the row's power."""
+        loads, why = [], {}
+        for plan in self._sized.plans:
+            load = self._loaded(view, plan, self._serving(view, plan))
+            if stale:
+                load = self._hurried(plan)
+                why[plan.pool] = f"{stale}: as planned last, at the highest clock"
+            elif not load.table.keeps[load.place]:
+                why[plan.pool] = "the load now is more than its instances answer in time: highest clock"
+            loads.append(load)
+        return within(loads, inf if view.power_budget_w is None else view.power_budget_w, why)
+
+    def _loaded(self, view: ClusterView, plan: PoolPlan, instances: int) -> Loaded:
+        """The pool under the load now, with so many instances to share it."""
+        table = self._tables[plan.pool]
+        now = together([view.demand[kind] for kind in plan.kinds if kind in view.demand])
+        rate = (1.0 + self._options.headroom_frac) * now.requests_per_s / max(instances, 1)
+        place = table.place(rate)
+        return Loaded(plan, table, place, int(table.best[place]))
+
+    def _hurried(self, plan: PoolPlan) -> Loaded:
+        """The pool under the load that it was sized for, at the highest clock."""
+        table = self._tables[plan.pool]
+        place = table.place(plan.demand.requests_per_s / max(plan.instances, 1))
+        return Loaded(plan, table, place, len(table.clocks_frac) - 1)
+
+    def _serving(self, view: ClusterView, plan: PoolPlan) -> int:
+        """Instances that serve now: those planned may still be starting."""
+        running = view.pools.get(plan.pool)
+        if running is None or running.instances == 0 or running.shape.tensor_parallel != plan.shape.tensor_parallel:
+            return plan.instances
+        return min(plan.instances, running.instances)
+
+    def _stale(self, view: ClusterView) -> str:
+        """Why the load now is not known; "" when it is."""
+        if view.measured_t is None or view.t - view.measured_t <= self._options.stale_after_s:
+            return ""
+        return f"the load has not been known for {view.t - view.measured_t:.0f} s"

@@ -1,0 +1,84 @@
+"""DynamoLLM's cluster level: a plan for all pools, whatever is asked; what had to give way is said.
+
+Where no shape keeps an objective, it is eased for its kind alone. Where GPUs or power do not suffice, first all
+objectives give way, step by step, then a part of the load is left out. The row's power is never passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import floor, inf
+
+from polcad.cluster.nouns import KINDS, ClusterView, Demand, Kind, PoolPlan, Shape, Slo, name_of
+from polcad.cluster.profiles import Profile
+from polcad.cluster.steady import highest_rate
+from policies.dynamo_options import Options
+from policies.dynamo_sizing import Asked, Candidate, Sizing
+
+# times the objectives, and the share of the load: what is tried, in this order, until GPUs and power suffice
+_TRIES = ((1.0, 1.0), (2.0, 1.0), *((8.0, share) for share in (1.0, 0.8, 0.6, 0.4, 0.2)))
+
+
+@dataclass(frozen=True, slots=True)
+class Sized:
+    """Plans, and the objectives that they keep: `easing` times those asked for, eased further for single kinds."""
+
+    plans: tuple[PoolPlan, ...]
+    slo: Mapping[Kind, Slo]
+    easing: float = 1.0
+
+
+def size(profile: Profile, options: Options, view: ClusterView, why: str) -> Sized:
+    """Instances and shapes of all pools, for the peak ahead."""
+    ready = {kind: larger(view.peak.get(kind), view.demand.get(kind)) for kind in KINDS}
+    demand = {kind: each for kind, each in ready.items() if each.requests_per_s > 0.0}
+    asked = Asked(demand, view.slo, view.pools if options.instances else {}, blind=options.blind)
+    slo, eased = Sizing(profile, options.bounds(profile, view, 1.0)).attainable(asked)
+    groups = [KINDS] if options.blind else [(kind,) for kind in KINDS]
+    merge_gpus = options.merge_gpus if options.instances and not options.blind else None
+    for easing, share in _TRIES:
+        sizing = Sizing(profile, options.bounds(profile, view, easing))
+        part = replace(asked, slo=slo, demand={kind: each.times(share) for kind, each in demand.items()})
+        if chosen := sizing.choose(part, groups, merge_gpus):
+            said = "; ".join([why, *_concessions(easing, share, eased)])
+            return Sized(tuple(planned(each, said) for each in chosen), slo, easing)
+    return Sized((_last_resort(profile, options, view, asked, why),), slo, _TRIES[-1][0])
+
+
+def planned(way: Candidate, why: str) -> PoolPlan:
+    """A chosen way to serve some kinds, as a plan."""
+    return PoolPlan(way.pool, way.kinds, way.instances, way.shape, way.demand, way.power_w, why)
+
+
+def larger(peak: Demand | None, now: Demand | None) -> Demand:
+    """The one with more requests."""
+    both = [each for each in (peak, now) if each is not None]
+    return max(both, key=lambda each: each.requests_per_s, default=Demand())
+
+
+def _concessions(easing: float, share: float, eased: Sequence[Kind]) -> Iterator[str]:
+    """What was not kept, in words."""
+    if eased:
+        names = ", ".join(name_of(kind) for kind in eased)
+        yield f"no shape keeps the objectives of {names}: planned for twice the fastest"
+    if easing > 1.0:
+        yield f"GPUs, power or clocks do not suffice: objectives x{easing:g}"
+    if share < 1.0:
+        yield f"room for {share:.0%} of the load only"
+
+
+def _last_resort(profile: Profile, options: Options, view: ClusterView, asked: Asked, why: str) -> PoolPlan:
+    """One pool for all kinds at the lowest clock, as large as GPUs and power allow."""
+    bounds = options.bounds(profile, view, 1.0)
+    mix, _ = asked.mix(KINDS)
+    most, instances, most_w, shape = 0.0, 0, 0.0, Shape(options.tensor_parallel, bounds.clocks_frac[0])
+    for tensor_parallel in bounds.tensor_parallels:
+        one = Shape(tensor_parallel, bounds.clocks_frac[0])
+        one_w = max(profile.prompt_w(one, inf), profile.token_w(one, profile.batch_max))
+        count = floor(min(bounds.power_w / one_w, bounds.gpus // tensor_parallel))
+        rate = count * highest_rate(profile, tensor_parallel, mix) if mix else float(count)
+        if rate > most:
+            most, instances, most_w, shape = rate, count, count * one_w, one
+    said = f"{why}; neither GPUs nor power suffice: {instances} instances take what they can"
+    return PoolPlan(name_of(KINDS[-1]), KINDS, instances, shape, Demand(), most_w, said)
