@@ -22,7 +22,7 @@ from policies.dynamo_clocks import ClockTable, Loaded, within
 from policies.dynamo_cluster import Sized, size
 from policies.dynamo_options import Options
 from policies.dynamo_pool import Reshaping
-from policies.dynamo_sizing import NO_SLO, Asked, together
+from policies.dynamo_sizing import NO_SLO, Asked
 
 _SAME_FRAC = 1e-6  # caps closer than this are one
 _NOTHING = ([Demand(0.0, 1.0, 1.0)], [NO_SLO])  # asked of a warm pool
@@ -84,8 +84,10 @@ class Dynamo:
 
     def _overloaded(self, view: ClusterView) -> list[str]:
         """Pools whose planned instances do not keep the objectives under the load now, at any clock."""
-        loads = (self._loaded(view, plan, plan.instances) for plan in self._sized.plans)
-        return [load.plan.pool for load in loads if not load.table.keeps[load.place]]
+        return [plan.pool for plan in self._sized.plans if not self._answers(view, plan, plan.instances)]
+
+    def _answers(self, view: ClusterView, plan: PoolPlan, instances: int) -> bool:
+        return self._tables[plan.pool].answers(_requests_per_s(view, plan) / max(instances, 1))
 
     def _reshape(self, view: ClusterView) -> None:
         """The pool level."""
@@ -114,21 +116,19 @@ class Dynamo:
         """The instance level: the plans at the clocks that the load now needs, within the row's power."""
         loads, why = [], {}
         for plan in self._sized.plans:
-            load = self._loaded(view, plan, self._serving(view, plan))
+            serving = self._serving(view, plan)
             if stale:
-                load = self._hurried(plan)
                 why[plan.pool] = f"{stale}: as planned last, at the highest clock"
-            elif not load.table.keeps[load.place]:
+            elif not self._answers(view, plan, serving):
                 why[plan.pool] = "the load now is more than its instances answer in time: highest clock"
-            loads.append(load)
+            loads.append(self._hurried(plan) if stale else self._loaded(view, plan, serving))
         return within(loads, inf if view.power_budget_w is None else view.power_budget_w, why)
 
     def _loaded(self, view: ClusterView, plan: PoolPlan, instances: int) -> Loaded:
-        """The pool under the load now, with so many instances to share it."""
+        """The pool under the load now and some headroom, with so many instances to share it."""
         table = self._tables[plan.pool]
-        now = together([view.demand[kind] for kind in plan.kinds if kind in view.demand])
-        rate = (1.0 + self._options.headroom_frac) * now.requests_per_s / max(instances, 1)
-        place = table.place(rate)
+        rate = (1.0 + self._options.headroom_frac) * _requests_per_s(view, plan)
+        place = table.place(rate / max(instances, 1))
         return Loaded(plan, table, place, int(table.best[place]))
 
     def _hurried(self, plan: PoolPlan) -> Loaded:
@@ -149,3 +149,8 @@ class Dynamo:
         if view.measured_t is None or view.t - view.measured_t <= self._options.stale_after_s:
             return ""
         return f"the load has not been known for {view.t - view.measured_t:.0f} s"
+
+
+def _requests_per_s(view: ClusterView, plan: PoolPlan) -> float:
+    """What is asked of a pool now."""
+    return sum(view.demand[kind].requests_per_s for kind in plan.kinds if kind in view.demand)

@@ -47,6 +47,10 @@ class ClockTable:
         """Where a load stands, rounded up: one above the table's end is at its end."""
         return int(_places(np.asarray(rate / self.highest)))
 
+    def answers(self, rate: float) -> bool:
+        """Whether an instance keeps the objectives under a load, at some clock; to the entry below it."""
+        return bool(self.keeps[max(self.place(rate) - 1, 0)])
+
 
 class InstanceClocks:
     """The clocks of many instances; `tables` are those of their pools."""

@@ -19,7 +19,7 @@ def demand_of(requests_per_s: float) -> dict[Kind, Demand]:
 SLO = {kind: isolated_slo(LLAMA2_70B_H100, each) for kind, each in demand_of(1.0).items()}
 
 
-def view_of(now: float, peak: float, gpus: int = 400, **others: Any) -> ClusterView:
+def view_of(now: float, peak: float, gpus: int = 4000, **others: Any) -> ClusterView:
     """A cluster under `now` requests a second, with a peak of `peak` ahead."""
     others = {"t": 0.0, "slo": SLO, **others}
     return ClusterView(gpus=gpus, demand=demand_of(now), peak=demand_of(peak), **others)

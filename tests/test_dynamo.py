@@ -32,10 +32,10 @@ def said(plans: tuple[PoolPlan, ...]) -> str:
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_every_system_serves_every_kind_once_within_its_gpus(name: str) -> None:
-    plans = Dynamo(P, SYSTEMS[name]).decide(view_of(6.0, 8.0))
+    plans = Dynamo(P, SYSTEMS[name]).decide(view_of(36.0, 48.0))
     assert sorted(kind for plan in plans for kind in plan.kinds) == sorted(KINDS)
     assert all(plan.instances >= 1 for plan in plans)
-    assert gpus_of(plans) <= 400
+    assert gpus_of(plans) <= 4000
 
 
 def test_each_knob_saves_and_all_together_save_most() -> None:
@@ -61,7 +61,7 @@ def test_an_empty_cluster_keeps_one_warm_instance() -> None:
 
 
 def test_pools_are_sized_for_the_peak_and_clocked_for_the_load_now() -> None:
-    quiet, busy = (Dynamo().decide(view_of(now, 40.0)) for now in (8.0, 40.0))
+    quiet, busy = (Dynamo().decide(view_of(now, 240.0)) for now in (48.0, 240.0))
     assert gpus_of(quiet) == gpus_of(busy)
     assert now_w(quiet) < now_w(busy)
     assert max(plan.shape.clock_frac for plan in quiet) < max(plan.shape.clock_frac for plan in busy)
@@ -69,18 +69,18 @@ def test_pools_are_sized_for_the_peak_and_clocked_for_the_load_now() -> None:
 
 def test_instances_are_decided_anew_each_epoch_only() -> None:
     planner = Dynamo()
-    before = gpus_of(planner.decide(view_of(10.0, 10.0)))
-    assert gpus_of(planner.decide(view_of(10.0, 40.0, t=1795.0))) == before
-    plans = planner.decide(view_of(10.0, 40.0, t=1800.0))
+    before = gpus_of(planner.decide(view_of(60.0, 60.0)))
+    assert gpus_of(planner.decide(view_of(60.0, 240.0, t=1795.0))) == before
+    plans = planner.decide(view_of(60.0, 240.0, t=1800.0))
     assert gpus_of(plans) > before
     assert "new epoch" in said(plans)
 
 
 def test_a_change_that_does_not_pay_back_is_not_planned() -> None:
     """Instances that take long to start are not exchanged for somewhat better ones."""
-    asked = view_of(10.0, 10.0)
+    asked = view_of(60.0, 60.0)
     running = {plan.pool: Running(plan.instances, plan.shape) for plan in Dynamo().decide(asked)}
-    lean = view_of(8.0, 8.0, pools=running)
+    lean = view_of(48.0, 48.0, pools=running)
     slow = replace(P, start_s=1e9, reshape_s=1e9)
     kept = {plan.pool: Running(plan.instances, plan.shape) for plan in Dynamo(slow).decide(lean)}
     assert set(kept) <= set(running)
@@ -98,10 +98,10 @@ def test_a_reshape_is_planned_only_where_it_pays_back() -> None:
 
 
 def test_the_rows_power_is_never_passed_and_what_gives_way_is_said() -> None:
-    free = Dynamo().decide(view_of(30.0, 30.0))
+    free = Dynamo().decide(view_of(180.0, 180.0))
     for share in (0.6, 0.05):
         budget_w = share * now_w(free)
-        plans = Dynamo().decide(view_of(30.0, 30.0, power_budget_w=budget_w))
+        plans = Dynamo().decide(view_of(180.0, 180.0, power_budget_w=budget_w))
         assert sum(plan.power_w for plan in plans) <= budget_w
         assert now_w(plans) <= budget_w
         assert "suffice" in said(plans)
@@ -109,48 +109,48 @@ def test_the_rows_power_is_never_passed_and_what_gives_way_is_said() -> None:
 
 def test_a_load_above_the_forecast_does_not_pass_the_rows_power_either() -> None:
     planner = Dynamo()
-    budget_w = 1.05 * sum(plan.power_w for plan in planner.decide(view_of(10.0, 10.0)))
-    plans = planner.decide(view_of(30.0, 10.0, t=5.0, power_budget_w=budget_w))
+    budget_w = 1.05 * sum(plan.power_w for plan in planner.decide(view_of(60.0, 60.0)))
+    plans = planner.decide(view_of(180.0, 60.0, t=5.0, power_budget_w=budget_w))
     assert now_w(plans) <= budget_w
     assert "lowered to what the row can power" in said(plans)
 
 
 def test_a_budget_that_falls_is_met_at_once() -> None:
     planner = Dynamo()
-    before_w = now_w(planner.decide(view_of(20.0, 20.0)))
-    plans = planner.decide(view_of(20.0, 20.0, t=5.0, power_budget_w=0.7 * before_w))
+    before_w = now_w(planner.decide(view_of(120.0, 120.0)))
+    plans = planner.decide(view_of(120.0, 120.0, t=5.0, power_budget_w=0.7 * before_w))
     assert now_w(plans) <= 0.7 * before_w
     assert "the row has" in said(plans)
 
 
 def test_a_cap_in_force_bounds_clocks_and_lowers_what_instances_are_counted_for() -> None:
-    free, capped = (Dynamo().decide(view_of(20.0, 20.0, cap_clock_frac=cap)) for cap in (1.0, 0.75))
+    free, capped = (Dynamo().decide(view_of(120.0, 120.0, cap_clock_frac=cap)) for cap in (1.0, 0.75))
     assert max(plan.shape.clock_frac for plan in capped) <= 0.75
     assert gpus_of(capped) > gpus_of(free)
 
 
 def test_a_cap_that_comes_later_bounds_clocks_at_once() -> None:
     planner = Dynamo()
-    planner.decide(view_of(20.0, 20.0))
-    plans = planner.decide(view_of(20.0, 20.0, t=5.0, cap_clock_frac=0.6))
+    planner.decide(view_of(120.0, 120.0))
+    plans = planner.decide(view_of(120.0, 120.0, t=5.0, cap_clock_frac=0.6))
     assert max(plan.shape.clock_frac for plan in plans) <= 0.6
 
 
 def test_twice_the_forecast_runs_at_the_highest_clock_at_once_and_is_sized_for_soon() -> None:
     planner = Dynamo()
-    before = gpus_of(planner.decide(view_of(10.0, 10.0)))
-    at_once = planner.decide(view_of(20.0, 10.0, t=5.0))
+    before = gpus_of(planner.decide(view_of(60.0, 60.0)))
+    at_once = planner.decide(view_of(120.0, 60.0, t=5.0))
     assert gpus_of(at_once) == before
     assert any(plan.shape.clock_frac == 1.0 and "highest clock" in plan.why for plan in at_once)
-    soon = planner.decide(view_of(20.0, 10.0, t=300.0))
+    soon = planner.decide(view_of(120.0, 60.0, t=300.0))
     assert gpus_of(soon) > before
     assert "more load than foreseen" in said(soon)
 
 
 def test_a_lost_server_is_planned_around_at_once() -> None:
     planner = Dynamo()
-    before = gpus_of(planner.decide(view_of(20.0, 20.0, gpus=80)))
-    plans = planner.decide(view_of(20.0, 20.0, gpus=before - 8, t=5.0))
+    before = gpus_of(planner.decide(view_of(120.0, 120.0, gpus=800)))
+    plans = planner.decide(view_of(120.0, 120.0, gpus=before - 8, t=5.0))
     assert gpus_of(plans) <= before - 8
     assert f"{before} GPUs were planned, {before - 8} are left" in said(plans)
     assert sorted(kind for plan in plans for kind in plan.kinds) == sorted(KINDS)
@@ -158,30 +158,30 @@ def test_a_lost_server_is_planned_around_at_once() -> None:
 
 def test_without_metrics_the_last_plans_stand_at_the_highest_clock() -> None:
     planner = Dynamo()
-    before = planner.decide(view_of(5.0, 20.0, measured_t=0.0))
+    before = planner.decide(view_of(30.0, 120.0, measured_t=0.0))
     stale = planner.decide(view_of(0.0, 0.0, t=3600.0, measured_t=5.0))
     assert [plan.instances for plan in stale] == [plan.instances for plan in before]
     assert {plan.shape.clock_frac for plan in stale} == {1.0}
     assert "the load has not been known for 3595 s" in said(stale)
-    fresh = planner.decide(view_of(5.0, 5.0, t=3605.0, measured_t=3605.0))
+    fresh = planner.decide(view_of(30.0, 30.0, t=3605.0, measured_t=3605.0))
     assert gpus_of(fresh) < gpus_of(before)
 
 
 def test_an_objective_that_no_shape_keeps_is_eased_for_its_kind_alone() -> None:
-    plans = Dynamo().decide(view_of(10.0, 10.0, slo={**SLO, KINDS[4]: Slo(0.001, 0.001)}))
+    plans = Dynamo().decide(view_of(60.0, 60.0, slo={**SLO, KINDS[4]: Slo(0.001, 0.001)}))
     assert "no shape keeps the objectives of mm" in said(plans)
     assert "x1.5" not in said(plans)
-    assert gpus_of(plans) < 3 * gpus_of(Dynamo().decide(view_of(10.0, 10.0)))
+    assert gpus_of(plans) < 3 * gpus_of(Dynamo().decide(view_of(60.0, 60.0)))
 
 
 def test_too_few_gpus_ease_the_objectives_and_then_leave_out_load() -> None:
-    plans = Dynamo().decide(view_of(60.0, 60.0, gpus=48))
+    plans = Dynamo().decide(view_of(360.0, 360.0, gpus=48))
     assert 0 < gpus_of(plans) <= 48
     assert "objectives x" in said(plans) or "take what they can" in said(plans)
 
 
 def test_no_gpus_at_all_give_a_plan_of_none_that_says_so() -> None:
-    plans = Dynamo().decide(view_of(10.0, 10.0, gpus=0))
+    plans = Dynamo().decide(view_of(60.0, 60.0, gpus=0))
     assert gpus_of(plans) == 0
     assert "suffice" in said(plans)
 
@@ -189,10 +189,10 @@ def test_no_gpus_at_all_give_a_plan_of_none_that_says_so() -> None:
 def test_mispredicted_lengths_move_load_between_pools_and_are_planned_for() -> None:
     """What is taken for short and is long shows as load of the long kinds: the next sizing follows it."""
     planner = Dynamo()
-    before = {plan.pool: plan.instances for plan in planner.decide(view_of(20.0, 20.0))}
-    moved = demand_of(20.0)
+    before = {plan.pool: plan.instances for plan in planner.decide(view_of(120.0, 120.0))}
+    moved = demand_of(120.0)
     moved[KINDS[8]] = moved[KINDS[8]].plus(moved[KINDS[8]]).plus(moved[KINDS[8]])
-    plans = planner.decide(replace(view_of(20.0, 20.0, t=300.0), demand=moved))
+    plans = planner.decide(replace(view_of(120.0, 120.0, t=300.0), demand=moved))
     assert {plan.pool: plan.instances for plan in plans}["ll"] > before["ll"]
 
 
@@ -228,7 +228,7 @@ def test_clocks_of_2400_gpus_are_decided_in_20_ms_and_never_sent_twice() -> None
 
 def test_an_instance_in_a_hurry_runs_as_fast_as_the_cap_lets_it() -> None:
     planner = Dynamo()
-    planner.decide(view_of(10.0, 40.0))
+    planner.decide(view_of(60.0, 240.0))
     clocks = InstanceClocks([planner.table(name_of(KINDS[8]))])
     of_one, idle, free = np.zeros(2, dtype=np.intp), np.zeros(2), np.ones(2)
     wanted, _ = clocks.choose(of_one, idle, free, 0.9, np.array([True, False]))
@@ -273,7 +273,7 @@ def test_only_the_overdue_are_dropped_and_each_step_says_why() -> None:
 
 
 def test_shapes_are_whole_and_known_to_the_profile() -> None:
-    for plan in Dynamo().decide(view_of(12.0, 20.0)):
+    for plan in Dynamo().decide(view_of(72.0, 120.0)):
         assert isinstance(plan.instances, int)
         assert plan.shape.tensor_parallel in P.tensor_parallels
         assert plan.shape in {Shape(plan.shape.tensor_parallel, clock) for clock in P.clocks_frac}
