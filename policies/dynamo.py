@@ -4,7 +4,7 @@ Three levels, each at its own period. The cluster level (30 min) says how many i
 sized for the peak of the next epoch (`dynamo_cluster`, `dynamo_sizing`). The pool level (5 min) changes tensor
 parallelism with the GPUs that the pool has, where that pays back (`dynamo_pool`). The instance level (each call, say
 every 5 s) takes the lowest-energy clock that keeps the objectives under the load now (`dynamo_clocks`). Levels can be
-left out, so the published systems are options of this one (`dynamo_options`).
+left out (`dynamo_options`), so the published systems are options of this one.
 
 What it answers when things go wrong, in each plan's `why`: more load than foreseen is met with the highest clock at
 once and a new sizing within the pool level's period; lost GPUs, or a budget that fell, with a new sizing at once;

@@ -1,8 +1,7 @@
-"""Which levels of `policies.dynamo` act, at what periods, how carefully; and the published systems as such options."""
+"""Which levels of `policies.dynamo` act, at what periods, and how carefully."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Literal
@@ -61,13 +60,3 @@ class Options:
             payback_frac=self.payback_frac,
             slo_margin=easing * self.slo_margin,
         )
-
-
-SYSTEMS: Mapping[str, Options] = {
-    "single-pool": Options(pools="one", instances=False, shards=False, clocks=False),
-    "multi-pool": Options(instances=False, shards=False, clocks=False),
-    "scale-instances": Options(shards=False, clocks=False),
-    "scale-shards": Options(instances=False, clocks=False),
-    "scale-clock": Options(instances=False, shards=False),
-    "dynamo": Options(),
-}

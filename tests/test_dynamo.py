@@ -11,11 +11,20 @@ from polcad.cluster.profiles import LLAMA2_70B_H100
 from polcad.errors import ConfigError
 from policies.dynamo import Dynamo
 from policies.dynamo_clocks import InstanceClocks
-from policies.dynamo_options import SYSTEMS, Options
+from policies.dynamo_options import Options
 from policies.dynamo_rescue import Queue, Rung, Step, rescue
 from tests.cluster_views import SLO, demand_of, view_of
 
 P = LLAMA2_70B_H100
+FIXED = Options(instances=False, shards=False, clocks=False)
+SYSTEMS = {  # as in the paper
+    "single-pool": replace(FIXED, pools="one"),
+    "multi-pool": FIXED,
+    "scale-instances": replace(FIXED, instances=True),
+    "scale-shards": replace(FIXED, shards=True),
+    "scale-clock": replace(FIXED, clocks=True),
+    "dynamo": Options(),
+}
 
 
 def gpus_of(plans: tuple[PoolPlan, ...]) -> int:
