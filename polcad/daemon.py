@@ -12,6 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 from polcad import plugins
 from polcad.backlog import Received
@@ -22,7 +23,9 @@ from polcad.config import Config, SiteSpec
 from polcad.controller import Controller
 from polcad.drive import drive
 from polcad.errors import WireError
-from polcad.model import Event, NodePlacement, Plan, RowStatus, Telemetry
+from polcad.hinting import Hinting
+from polcad.hints import HintDesk, Said
+from polcad.model import Event, Hint, NodePlacement, Plan, PoolLoad, RowStatus, Telemetry
 from polcad.mqtt import Link, Presence
 from polcad.outlook import Foresight
 from polcad.ports import Heard, Held, Input, Output, Placed, Policy, Rival, Tick
@@ -31,7 +34,7 @@ from polcad.school_process import ProcessSchool
 from polcad.spec import GuardSpec, RowSpec
 from polcad.web.board import Board
 from polcad.web.server import serve
-from polcad.wire import Address, decode, encode, everywhere
+from polcad.wire import OF_POOLS, Address, decode, encode, everywhere, forget
 
 _LOG = logging.getLogger(__name__)
 _LIVE_FOR_S = 10.0  # after its last word a daemon counts as gone
@@ -50,6 +53,7 @@ class Daemon:
         broker: BrokerSpec,
         *,
         foresight: Foresight | None = None,
+        hinting: Hinting | None = None,
         shadow: bool = False,
     ) -> None:
         self._clock = SteadyClock()
@@ -65,11 +69,12 @@ class Daemon:
         self._placed: dict[str, NodePlacement] = {}
         self._placed_all = False
         self._shadow = shadow
+        self._hinting = None if shadow else hinting
         self._live_t = float("-inf")  # when a daemon that is no shadow last spoke for this row
         self._up_t: float | None = None
         self._complaints = Complaints(_LOG)
         gone = encode(self._to["daemon"], RowStatus(row.name, online=False, epoch=epoch))
-        heard = ("telemetry", "placement", "hold", "daemon")
+        heard = ("telemetry", "placement", "hold", "daemon", *(("load", "hint") if self._hinting else ()))
         presence = Presence(
             client_id=f"polcad-daemon-{row.name}-{epoch:x}",
             subscriptions=tuple(everywhere(site.name, row.name, kind) for kind in heard),
@@ -82,8 +87,10 @@ class Daemon:
         """Until cancelled; OutrankedError when a newer daemon takes the row."""
         async with asyncio.TaskGroup() as tasks:
             link = tasks.create_task(self._link.run(), name="mqtt")
+            hints = tasks.create_task(self._hint(), name="hints")
             await drive(self._events(), self, self)
             link.cancel()
+            hints.cancel()
 
     def on(self, event: Input) -> list[Output]:
         """Let the controller decide, and watch how long it takes to come true."""
@@ -118,6 +125,32 @@ class Daemon:
         reaction_s = self.reactions.quantile_s(0.99)
         return replace(status, policy=self._policy_name, counters=counters, reaction_p99_s=reaction_s)
 
+    def hints(self) -> tuple[Hint, ...]:
+        """The hints of this daemon that hold now."""
+        return self._hinting.desk.standing(self._clock.now()) if self._hinting else ()
+
+    async def _hint(self) -> None:
+        """Say how pools should be shaped, each period, while the broker is there."""
+        if self._hinting is None:
+            return
+        while True:
+            await self._link.wait_connected()
+            t = self._clock.now()
+            for said in await self._hinting.step(t, self._row.budget_w, self._cap_clock_frac(t)):
+                await self._say_hint(said)
+            await self._clock.sleep_until(t + self._hinting.period_s)
+
+    async def _say_hint(self, said: Said) -> None:
+        if isinstance(said, Event):
+            await self.apply(said)
+            return
+        address = Address(self._site, "", "hint", pool=said.pool)
+        self._link.send(encode(address, said) if isinstance(said, Hint) else forget(address))
+
+    def _cap_clock_frac(self, t: float) -> float:
+        """The strictest lock that the plan in force wants of any class."""
+        return min((each.setpoint.clock_frac for each in self.controller.status(t).classes), default=1.0)
+
     def _show(self, t: float) -> None:
         status = self.status()
         if not self._overshadowed(t):
@@ -131,6 +164,8 @@ class Daemon:
 
     def _note_link(self, up: bool) -> None:
         self._up_t = self._clock.now() if up else None
+        if up and self._hinting:
+            self._hinting.desk.begin(self._clock.now())
         if not up:  # a broker that comes back may have kept nothing
             self._placed, self._placed_all = {}, False
 
@@ -184,10 +219,25 @@ class Daemon:
             return Held(t, address.hold, noun.scope, noun.setpoint, noun.until_t) if noun else Held(t, address.hold)
         if address.kind == "placement":
             return self._placement(t, address, noun)
+        if self._hinting and address.kind in OF_POOLS:
+            self._hear_pool(received, address, noun)
+            return None
         if isinstance(noun, RowStatus) and noun.epoch != self.controller.epoch and not noun.shadow:
             self._live_t = t if noun.online else float("-inf")
             return Rival(t, noun.epoch) if noun.online or self._starting else None
         return None
+
+    def _hear_pool(self, received: Received, address: Address, noun: Any) -> None:
+        """Loads and hints are no input of the controller: the row's safety has nothing to do with them."""
+        desk = self._hinting.desk if self._hinting else None
+        if desk is None:
+            return
+        if not isinstance(noun, PoolLoad):
+            desk.learn(address.pool, noun)
+        elif received.message.retain:
+            raise WireError(f"{address.topic}: a load is never retained; somebody planted this one")
+        else:
+            desk.hear(received.t, noun)
 
     def _placement(self, t: float, address: Address, said: NodePlacement | None) -> Placed:
         """What the scheduler or the inventory says; where the word was taken back, the inventory's is said again."""
@@ -226,8 +276,17 @@ async def run(config: Config, *, shadow: bool = False) -> None:
     """The daemon that a configuration describes, with its page, until cancelled; ConfigError, OutrankedError."""
     row, policy = config.the_row()
     with _foresight(config) as foresight:
-        daemon = Daemon(config.site, row, config.guard, policy, config.broker, foresight=foresight, shadow=shadow)
-        async with serve(daemon.board, config.web) as url:
+        daemon = Daemon(
+            config.site,
+            row,
+            config.guard,
+            policy,
+            config.broker,
+            foresight=foresight,
+            hinting=_hinting(config, row),
+            shadow=shadow,
+        )
+        async with serve(daemon.board, config.web, daemon.hints) as url:
             _LOG.info("row %s: the page is at %s", row.name, url)
             await daemon.run()
 
@@ -240,3 +299,12 @@ def _foresight(config: Config) -> Iterator[Foresight | None]:
         return
     with contextlib.closing(ProcessSchool()) as school:
         yield Foresight(config.forecaster, school, config.forecast.hold_s, config.forecast.q)
+
+
+def _hinting(config: Config, row: RowSpec) -> Hinting | None:
+    """What the configuration says of hints."""
+    if config.hint_policy is None:
+        return None
+    spec, policy = config.hints, config.hint_policy()
+    gpus = sum(node.gpus for node in row.nodes if node.in_service) if spec.gpus is None else spec.gpus
+    return Hinting(HintDesk(spec, row.name, policy, gpus), policy, spec.period_s)

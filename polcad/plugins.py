@@ -7,7 +7,14 @@ from typing import Any
 
 from polcad.errors import ConfigError
 
-GROUPS = ("polcad.collectors", "polcad.devices", "polcad.forecasters", "polcad.policies")
+GROUPS = (
+    "polcad.collectors",
+    "polcad.devices",
+    "polcad.forecasters",
+    "polcad.hint_policies",
+    "polcad.load_collectors",
+    "polcad.policies",
+)
 
 
 def names(group: str) -> tuple[str, ...]:

@@ -78,3 +78,25 @@ class ForecastSpec:
     name: Annotated[str, Text(64)] = "quantile"  # what forecasts; "": nothing does
     hold_s: Annotated[float, Range(1.0, 3600.0)] = 300.0  # for so long the demand should fit after a loosening
     q: Annotated[float, Range(0.5, 0.9999)] = 0.99  # with what probability a bound is to hold
+
+
+@dataclass(frozen=True, slots=True)
+class HintSpec:
+    """Hints how the site's serving pools should be shaped; one daemon of a site gives them.
+
+    The objectives hold for the slowest hundredth (P99); by default they are about five times what a request takes that
+    has a Llama-2-70B over 8 H100 to itself.
+    """
+
+    name: Annotated[str, Text(64)] = ""  # what decides; "": nothing is hinted
+    period_s: Annotated[float, Range(0.1, 3600.0)] = 5.0  # between two decisions
+    life_s: Annotated[float, Range(1.0, 86400.0)] = 900.0  # a hint ends so long after it was said; renewed at half
+    stale_after_s: Annotated[float, Range(0.1, 3600.0)] = 30.0  # without news of an instance nothing new is hinted
+    gone_after_s: Annotated[float, Range(0.1, 86400.0)] = 120.0  # after so long without it counts as gone
+    gpus: Annotated[int, Range(0, 10**6)] | None = None  # for all pools; left out: those of the inventory in service
+    power_budget_w: DomainWatts | None = None  # for all pools, servers included; left out: the row's budget_w
+    horizon_s: Annotated[float, Range(60.0, 86400.0)] = 2220.0  # sized for: 30 min, and 7 to start an instance
+    ttft_short_s: Annotated[float, Range(0.001, 3600.0)] = 0.25  # to the first token of a short prompt
+    ttft_medium_s: Annotated[float, Range(0.001, 3600.0)] = 0.4
+    ttft_long_s: Annotated[float, Range(0.001, 3600.0)] = 2.0
+    tbt_s: Annotated[float, Range(0.001, 3600.0)] = 0.15  # between two tokens

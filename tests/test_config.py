@@ -17,7 +17,8 @@ from polcad.broker_spec import Protocol, TlsSpec
 from polcad.config import Config, check_config, load
 from polcad.config.example import example as example_text
 from polcad.config.fields import keys
-from polcad.config.forecast import section_of
+from polcad.config.forecast import GIVEN
+from polcad.config.parts import section_of
 from polcad.errors import ConfigError
 from polcad.lease import Fail
 from polcad.model import Priority, Range
@@ -146,12 +147,40 @@ def test_options_that_a_forecaster_does_not_take_are_refused(write: Write, optio
 
 
 def test_options_of_a_forecaster_are_told_with_their_comments() -> None:
-    assert keys(section_of(Toy))["memory_s"].comment == "older than this is forgotten"
+    assert keys(section_of(Toy, ForecastSpec, GIVEN))["memory_s"].comment == "older than this is forgotten"
 
 
 @pytest.mark.parametrize("name", plugins.own("polcad.forecasters"))
 def test_every_forecaster_of_ours_can_be_named(write: Write, name: str) -> None:
     assert made(load([write(f"[forecast]\nname = '{name}'")], {})).upper(40.0, 0.99).shape == (3,)
+
+
+def test_nothing_is_hinted_until_a_policy_is_named(write: Write) -> None:
+    assert load([write(ROW)], {}).hint_policy is None
+    config = load([write(ROW + "[hints]\nname = 'dynamo'\nperiod_s = 2\npools = 'one'\n")], {})
+    assert config.hint_policy is not None
+    assert config.hints.period_s == 2.0
+    assert callable(config.hint_policy().hints)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("name = 'dinamo'", "hints.name: 'dinamo' is not among the installed hint_policies: dynamo"),
+        ("name = 5", "hints.name: must be the name of a hint policy, in quotes"),
+        ("pools = 'one'", "hints.pools: unknown key"),
+        ("name = 'dynamo'\npools = 'two'", 'hints.pools: "two" here, but it must be one of "one", "nine"'),
+        ("name = 'dynamo'\nprofile = '/nowhere.toml'", "hints.profile: profile /nowhere.toml"),
+        ("name = 'dynamo'\ntensor_parallel = 3", "hints.tensor_parallel: "),
+        ("stale_after_s = 9", "hints.stale_after_s: 9 s is less than two periods"),
+        ("gone_after_s = 20", "hints.gone_after_s: 20 s is less than stale_after_s"),
+        ("life_s = 50", "hints.life_s: 50 s is less than two times stale_after_s"),
+    ],
+)
+def test_hints_that_cannot_be_given_are_refused(write: Write, text: str, told: str) -> None:
+    found = problems(write(f"[hints]\n{text}\n"))
+    assert len(found) == 1
+    assert told in found[0]
 
 
 def test_a_daemon_without_a_row_is_told_so(write: Write) -> None:
@@ -346,6 +375,7 @@ def test_the_example_shows_the_defaults(write: Write) -> None:
     assert loud.broker == replace(quiet.broker, tls=TlsSpec())
     assert (loud.row, loud.agent, loud.web, loud.log) == (quiet.row, quiet.agent, quiet.web, quiet.log)
     assert (loud.policy_name, loud.forecast) == (quiet.policy_name, quiet.forecast)
+    assert (loud.hints, loud.hint_policy, loud.load) == (quiet.hints, None, quiet.load)
 
 
 def toml_values() -> SearchStrategy[str]:
@@ -369,6 +399,7 @@ def toml_files() -> SearchStrategy[str]:
         "[guard]",
         "[policy]",
         "[forecast]",
+        "[hints]",
         "[broker]",
         "[broker.tls]",
         "[agent]",

@@ -14,16 +14,18 @@ from typing import Any, TypeVar
 from polcad import plugins
 from polcad.broker_spec import BrokerSpec
 from polcad.config.forecast import read_forecast
+from polcad.config.hints import Maker as HintPolicyMaker
+from polcad.config.hints import read_hints
 from polcad.config.layers import LISTS, Layer, Layers, Problem, read_environment, read_files
-from polcad.config.rules import check_budgets, check_forecast, check_guard, check_names
+from polcad.config.rules import check_budgets, check_forecast, check_guard, check_hints, check_names
 from polcad.config.sections import Report, build, is_table, unknown_key
-from polcad.config.spec import AgentSpec, Level, LogSpec, SiteSpec
+from polcad.config.spec import AgentSpec, Level, LoadSpec, LogSpec, SiteSpec
 from polcad.errors import ConfigError
 from polcad.ports import ForecasterMaker, Policy
-from polcad.spec import ForecastSpec, GuardSpec, NodeSpec, RackSpec, RowSpec
+from polcad.spec import ForecastSpec, GuardSpec, HintSpec, NodeSpec, RackSpec, RowSpec
 from polcad.web.spec import WebSpec
 
-__all__ = ["AgentSpec", "Config", "Level", "LogSpec", "Problem", "SiteSpec", "check_config", "load"]
+__all__ = ["AgentSpec", "Config", "Level", "LoadSpec", "LogSpec", "Problem", "SiteSpec", "check_config", "load"]
 
 T = TypeVar("T")
 DEFAULT_PATH = Path("/etc/polcad/polcad.toml")
@@ -34,17 +36,18 @@ SECTIONS: dict[str, type[Any]] = {
     "guard": GuardSpec,
     "broker": BrokerSpec,
     "agent": AgentSpec,
+    "load": LoadSpec,
     "web": WebSpec,
     "log": LogSpec,
 }
-_OTHERS = ("row", "policy", "forecast", *LISTS)  # tables that are more than one noun
+_OTHERS = ("row", "policy", "forecast", "hints", *LISTS)  # tables that are more than one noun
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
     """All that an operator says. `row` and `policy` are None where no ``[row]`` is: an agent needs none.
 
-    `forecaster` makes what `forecast` names; it is None where nothing forecasts.
+    `forecaster` makes what `forecast` names, `hint_policy` what `hints` does; each is None where none is named.
     """
 
     site: SiteSpec = field(default_factory=SiteSpec)
@@ -54,8 +57,11 @@ class Config:
     policy: Policy | None = None
     forecast: ForecastSpec = field(default_factory=ForecastSpec)
     forecaster: ForecasterMaker | None = None
+    hints: HintSpec = field(default_factory=HintSpec)
+    hint_policy: HintPolicyMaker | None = None
     broker: BrokerSpec = field(default_factory=BrokerSpec)
     agent: AgentSpec = field(default_factory=AgentSpec)
+    load: LoadSpec = field(default_factory=LoadSpec)
     web: WebSpec = field(default_factory=WebSpec)
     log: LogSpec = field(default_factory=LogSpec)
     warnings: tuple[Problem, ...] = ()
@@ -112,10 +118,12 @@ def _build(data: dict[str, Any], report: Report) -> Config | None:
     row = _row(data, report)
     policy_name, policy = _policy(data, report)
     forecast, forecaster = read_forecast(data, report)
+    hints, hint_policy = read_hints(data, report)
     guard: GuardSpec | None = sections["guard"]
     if guard is not None:
         check_guard(guard, report)
         check_forecast(forecast, guard, report)
+    check_hints(hints, report)
     if row is not None:
         check_names(row, report)
     if row is not None and guard is not None:
@@ -128,6 +136,8 @@ def _build(data: dict[str, Any], report: Report) -> Config | None:
         policy=policy,
         forecast=forecast,
         forecaster=forecaster,
+        hints=hints,
+        hint_policy=hint_policy,
         warnings=tuple(report.problems),
         **sections,
     )

@@ -13,10 +13,10 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 from polcad import plugins
-from polcad.config import POLICY, SECTIONS
+from polcad.config import POLICY, SECTIONS, forecast, hints
 from polcad.config.fields import Key, keys
-from polcad.config.forecast import GROUP, OURS, section_of
-from polcad.spec import ForecastSpec, NodeSpec, RackSpec, RowSpec
+from polcad.config.parts import section_of
+from polcad.spec import ForecastSpec, HintSpec, NodeSpec, RackSpec, RowSpec
 
 _HEAD = """\
 # polcad: every setting there is. One that may be left out is commented out and shows its default.
@@ -41,7 +41,7 @@ def example() -> str:
     """The text of the example."""
     parts = [_HEAD, _table("site", SECTIONS["site"])]
     parts += [_table("row", RowSpec), _table("rack", RackSpec, array=True), _table("node", NodeSpec, array=True)]
-    parts += [_table("guard", SECTIONS["guard"]), _policies(), _forecasters()]
+    parts += [_table("guard", SECTIONS["guard"]), _policies(), _forecasters(), _hint_policies()]
     parts += [_table(name, noun) for name, noun in SECTIONS.items() if name not in {"site", "guard"}]
     return "\n".join(parts)
 
@@ -90,15 +90,24 @@ def _policies() -> str:
 
 def _forecasters() -> str:
     """``[forecast]``, and the options of each forecaster that comes with polcad, the default's first."""
-    default, names = ForecastSpec().name, plugins.own(GROUP)
-    lines = _table("forecast", ForecastSpec).splitlines()
-    at = lines.index("[forecast]") + 1
+    return _with_parts("forecast", ForecastSpec, forecast.GROUP, forecast.GIVEN)
+
+
+def _hint_policies() -> str:
+    """``[hints]``, and the options of each policy for them that comes with polcad."""
+    return _with_parts("hints", HintSpec, hints.GROUP, ())
+
+
+def _with_parts(table: str, spec: type, group: str, given: tuple[str, ...]) -> str:
+    default, names, ours = spec().name, plugins.own(group), keys(spec)
+    lines = _table(table, spec).splitlines()
+    at = lines.index(f"[{table}]") + 1
     lines[at:at] = _wrapped(f"with polcad come {', '.join(names)}")
     for name in sorted(names, key=lambda each: each != default):
-        kind: type = plugins.load(GROUP, name)
-        lines += ["", *_prose(kind), f'#[forecast]  # name = "{name}"']
-        for option, key in keys(section_of(kind)).items():
-            lines += _setting("forecast", key) if option not in OURS else ()
+        kind: type = plugins.load(group, name)
+        lines += ["", *_prose(kind), f'#[{table}]  # name = "{name}"']
+        for option, key in keys(section_of(kind, spec, given)).items():
+            lines += _setting(table, key) if option not in ours else ()
     return "\n".join([*lines, ""])
 
 

@@ -1,19 +1,16 @@
 """``[forecast]``: its own settings, and beside them the options of the forecaster that it names.
 
-What may be written is read off the constructor: every parameter with a default is an option, and the four that all
-forecasters are made with come from the row and the guard.
+The four things that all forecasters are made with come from the row and the guard.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, make_dataclass
-from functools import cache
-from inspect import Parameter, signature
-from typing import Any, get_type_hints
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 from polcad import plugins
-from polcad.config.fields import comments_of
+from polcad.config.parts import section_of
 from polcad.config.sections import Report, build, is_table
 from polcad.errors import ConfigError
 from polcad.ports import Forecaster, ForecasterMaker
@@ -42,12 +39,6 @@ class MadeWith:
         return made
 
 
-@cache
-def section_of(kind: type) -> type:
-    """The section as a dataclass: `ForecastSpec` and the options of `kind`; ConfigError for one that cannot be."""
-    return make_dataclass("Forecast", _options(kind), bases=(ForecastSpec,), frozen=True, slots=True)
-
-
 def read_forecast(data: Mapping[str, Any], report: Report) -> tuple[ForecastSpec, ForecasterMaker | None]:
     """The settings and the maker of the forecaster, None where nothing forecasts; problems are noted.
 
@@ -66,7 +57,7 @@ def read_forecast(data: Mapping[str, Any], report: Report) -> tuple[ForecastSpec
 def _read_named(name: str, table: dict[str, Any], report: Report) -> tuple[ForecastSpec, ForecasterMaker | None]:
     try:
         kind: type | None = plugins.load(GROUP, name) if name else None
-        section: Any = build(table, section_of(kind) if kind else ForecastSpec, _PATH, report)
+        section: Any = build(table, section_of(kind, ForecastSpec, GIVEN) if kind else ForecastSpec, _PATH, report)
     except ConfigError as error:
         report.add((*_PATH, "name"), str(error))
         return ForecastSpec(), None
@@ -85,16 +76,3 @@ def _tried(maker: MadeWith, spec: ForecastSpec, report: Report) -> MadeWith:
         named = [name for name in maker.options if name in str(error)]
         report.add((*_PATH, *named[:1]), str(error))
     return maker
-
-
-def _options(kind: type[Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Name, type and default of each option, with its comment."""
-    hints, comments = get_type_hints(kind.__init__, include_extras=True), comments_of(kind)
-    for name, parameter in signature(kind).parameters.items():
-        if name in GIVEN or parameter.kind in {Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD}:
-            continue
-        if parameter.default is Parameter.empty or name in OURS:
-            raise ConfigError(f"{kind.__qualname__}: its option {name} needs a default, and a name that is not {OURS}")
-        plain = Any if parameter.default is None else type(parameter.default)
-        about = {"comment": comments[name]}
-        yield name, hints.get(name, plain), field(default=parameter.default, metadata=about)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from polcad.config.sections import Report
 from polcad.curve import dynamic_frac
-from polcad.spec import ForecastSpec, GuardSpec, NodeSpec, RowSpec
+from polcad.spec import ForecastSpec, GuardSpec, HintSpec, NodeSpec, RowSpec
 from polcad.wire import OF_POOLS
 
 
@@ -34,6 +34,18 @@ def check_forecast(forecast: ForecastSpec, guard: GuardSpec, report: Report) -> 
             f"{forecast.hold_s:g} s is less than guard.latency_s, {guard.latency_s:g} s, in which a setting acts: "
             "a loosening would be taken back before it is seen",
         )
+
+
+def check_hints(hints: HintSpec, report: Report) -> None:
+    """An instance goes stale before it is gone, after two periods at least, and a hint outlives what is waited for."""
+    for name, least_s, why in (
+        ("stale_after_s", 2 * hints.period_s, "two periods: one lost message would hold all hints"),
+        ("gone_after_s", hints.stale_after_s, "stale_after_s: an instance would be gone before it is missed"),
+        ("life_s", 2 * hints.stale_after_s, "two times stale_after_s: hints would end at every silence"),
+    ):
+        value_s = getattr(hints, name)
+        if value_s < least_s:
+            report.add(("hints", name), f"{value_s:g} s is less than {why}; make it at least {least_s:g}")
 
 
 def check_names(row: RowSpec, report: Report) -> None:

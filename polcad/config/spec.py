@@ -55,9 +55,33 @@ class AgentSpec:
     @property
     def node_name(self) -> str:
         """The node's name, of the configuration or of the host."""
-        return self.node or socket.gethostname().split(".")[0].lower()
+        return self.node or host_name()
 
     @property
     def plan_path(self) -> Path:
         """The file that keeps the last plan."""
         return Path(self.state_dir) / f"plan-{self.node_name}.json"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSpec:
+    """What `polcad load` reads beside one serving instance, and in whose name it speaks."""
+
+    pool: Name = "pool"
+    instance: Name | None = None  # left out: this host's name up to the first dot, in lower case
+    url: Annotated[str, Text(2048)] = "http://127.0.0.1:8000/metrics"  # where its engine tells its metrics
+    tensor_parallel: Annotated[int, Range(1, 1024)] = 1  # GPUs that it runs over
+    collector: Annotated[str, Text(64)] = "vllm"
+    collector_options: Annotated[Mapping[str, Any], Items(64)] = field(default_factory=dict)
+    period_s: Annotated[float, Range(0.1, 3600.0)] = 5.0  # between two readings
+    deadline_s: Annotated[float, Range(0.01, 60.0)] = 2.0  # an engine that takes longer to answer is a fault
+
+    @property
+    def instance_name(self) -> str:
+        """The instance's name, of the configuration or of the host."""
+        return self.instance or host_name()
+
+
+def host_name() -> str:
+    """The name of this host, after which nodes and instances are called."""
+    return socket.gethostname().split(".")[0].lower()

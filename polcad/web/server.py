@@ -2,14 +2,15 @@
 
 Read-only. A message of the stream is what `Board.since` gives, named ``state``; its id is ``RUN-NUMBER``, so a browser
 that reconnects says by itself where it was. The page asks this server alone: a strict content security policy holds it
-to that, and on loopback a foreign Host header is refused (a web page whose name is made to point at 127.0.0.1).
+to that, and on loopback a foreign Host header is refused (a web page whose name is made to point at 127.0.0.1). What
+Prometheus may scrape is at `/metrics`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib import resources
@@ -21,7 +22,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from polcad.errors import ConfigError
+from polcad.model import Hint
 from polcad.web.board import Board
+from polcad.web.metrics import Metrics
 from polcad.web.spec import WebSpec
 
 MAX_STREAMS = 32
@@ -50,6 +53,7 @@ class Server:
     board: Board
     local: bool = True  # bound to loopback
     write_s: float = 10.0
+    hints: Callable[[], Sequence[Hint]] = tuple  # those that hold now
     streams: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def application(self) -> web.Application:
@@ -62,6 +66,7 @@ class Server:
         app.router.add_get("/api/snapshot", self._snapshot)
         app.router.add_get("/api/stream", self._stream)
         app.router.add_get("/healthz", _healthz)
+        app.router.add_get("/metrics", _telling(Metrics(self.hints)))
         return app
 
     @web.middleware
@@ -122,9 +127,9 @@ class Server:
 
 
 @asynccontextmanager
-async def serve(board: Board, spec: WebSpec) -> AsyncIterator[str]:
+async def serve(board: Board, spec: WebSpec, hints: Callable[[], Sequence[Hint]] = tuple) -> AsyncIterator[str]:
     """Serve the board while the context lasts; gives the page's URL. ConfigError when the address cannot be had."""
-    app = Server(board, local=is_loopback(spec.host)).application()
+    app = Server(board, local=is_loopback(spec.host), hints=hints).application()
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
     try:
@@ -168,6 +173,14 @@ def _file(path: str) -> Handler:
         return web.Response(body=body, content_type=content_type, charset="utf-8")
 
     return give
+
+
+def _telling(metrics: Metrics) -> Handler:
+    async def tell(request: web.Request) -> web.Response:
+        body, content_type = metrics.answer(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    return tell
 
 
 async def _healthz(_: web.Request) -> web.Response:

@@ -1,0 +1,41 @@
+"""A hint desk and the policy behind it, live: the policy thinks in a thread, so that no tick of the row waits for it.
+
+A hint policy may be a stranger's, and the row's safety does not hang on it: what it raises is a line in the log and a
+reason why nothing new is hinted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+
+from polcad.cluster.ports import HintPolicy
+from polcad.complaints import Complaints
+from polcad.hints import HintDesk, Said
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Hinting:
+    """What a daemon needs to give hints, each `period_s`."""
+
+    desk: HintDesk
+    policy: HintPolicy
+    period_s: float
+    complaints: Complaints = field(default_factory=lambda: Complaints(_LOG))
+
+    async def step(self, t: float, power_budget_w: float, cap_clock_frac: float) -> list[Said]:
+        """What is to be said at `t`."""
+        said = self.desk.look(t)
+        view = self.desk.question(t, power_budget_w, cap_clock_frac)
+        if view is None:
+            return said
+        try:
+            plans = await asyncio.to_thread(self.policy.hints, view)
+        except Exception as error:  # noqa: BLE001  # a stranger's: see above
+            what = f"the policy failed: {type(error).__name__}: {error}"
+            self.complaints.add("hints", what, t)
+            return [*said, *self.desk.hold(t, what)]
+        return [*said, *self.desk.answer(view, plans)]
