@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,16 @@ from polcad.broker_spec import BrokerSpec, TlsSpec
 from polcad.cli import app, exit_code, look, main, operate
 from polcad.cli.common import configured
 from polcad.errors import ActuatorError, ConfigError, OutrankedError, PermissionMissingError, UnavailableError
+from polcad.model import Hint
 from polcad.testing_brokers import Mosquitto, free_port
+from polcad.wire import Address, Message, encode
+from tests.fake_engine import Endpoint, Engine
 from tests.live_row import FREE_MHZ, LOW_T1, POLCAD, LiveRow, Wiretap, boards_in
 from tests.waiting import until
 
 COMMANDS = tuple(typer.main.get_command(app).commands)  # type: ignore[attr-defined]  # a group
 ALL = {"demo", "agent", "daemon", "record", "import", "replay", "top", "status", "explain", "hold", "release"}
-ALL |= {"check", "doctor", "schema", "simulate", "plan", "reproduce", "backtest"}
+ALL |= {"check", "doctor", "schema", "simulate", "plan", "reproduce", "backtest", "load", "hints"}
 
 DMON = """#Date       Time        gpu    pwr  gtemp  mtemp     sm    mem    enc    dec    jpg    ofa   mclk   pclk
 #YYYYMMDD   HH:MM:SS    Idx      W      C      C      %      %      %      %      %      %    MHz    MHz
@@ -118,7 +121,7 @@ def test_an_error_has_the_exit_code_of_who_must_act(error: Exception, code: int)
 
 @pytest.mark.parametrize(
     "words",
-    [("status",), ("explain",), ("top",), ("release", "h1"), ("hold", "h1", "--clock", "0.5")],
+    [("status",), ("explain",), ("hints",), ("top",), ("release", "h1"), ("hold", "h1", "--clock", "0.5")],
 )
 def test_without_a_broker_what_asks_it_is_exit_code_69(polcad: Callable[..., Ran], words: tuple[str, ...]) -> None:
     ran = polcad(*words, "--broker", f"mqtt://127.0.0.1:{free_port()}")
@@ -161,7 +164,7 @@ def test_an_order_that_means_nothing_is_exit_code_2_and_says_what_to_write(
     assert remedy in ran.err
 
 
-@pytest.mark.parametrize("command", ["agent", "daemon", "status", "record x", "hold h1 --clock 0.5"])
+@pytest.mark.parametrize("command", ["agent", "daemon", "load", "status", "record x", "hold h1 --clock 0.5"])
 def test_a_configuration_that_is_not_there_is_exit_code_78(polcad: Callable[..., Ran], command: str) -> None:
     ran = polcad(*command.split(), "-c", "/nowhere/polcad.toml")
     assert ran.code == 78
@@ -296,6 +299,49 @@ def test_a_row_without_a_daemon_is_exit_code_69(
     ran = polcad("status", "--broker", f"mqtt://127.0.0.1:{live.broker.port}", "--site", "site", "--row", "other")
     assert ran.code == 69
     assert "no daemon has spoken" in ran.err
+
+
+@pytest.mark.integration
+def test_hints_are_told_with_what_they_save_and_when_they_end(tmp_path: Path, polcad: Callable[..., Ran]) -> None:
+    now = time.time()
+    hint = Hint(
+        "sm", "row", now - 60, now + 600, 3, 4, 0.8, 2220.0, 5.0, 4000.0, 9000.0, saves_w=1500.0, why="new epoch"
+    )
+    others = (replace(hint, pool="ll", saves_w=None), replace(hint, pool="ss", expires_t=now - 1, saves_w=700.0))
+    with Mosquitto(tmp_path) as broker, Wiretap(broker.port) as tap:
+        asked = ("hints", "--broker", f"mqtt://127.0.0.1:{broker.port}")
+        assert "No hints" in polcad(*asked).out
+        for each in (hint, *others):
+            tap.send(encode(Address("site", "", "hint", pool=each.pool), each))
+        tap.send(Message("polcad/v1/site/hint/mm", b"garbage", 1, retain=True))
+        tap.send(encode(Address("elsewhere", "", "hint", pool="far"), replace(hint, pool="far")))
+        told, as_json = polcad(*asked), polcad(*asked, "--json").json
+    assert "save 1.50 kW under the load now; of 1 it is not known" in told.out
+    assert [one["pool"] for one in as_json["hints"]] == ["ll", "sm", "ss"]
+    sm = as_json["hints"][1]
+    assert (sm["instances"], sm["tensor_parallel"], sm["why"], as_json["saves_w"]) == (3, 4, "new epoch", 1500.0)
+    assert 60.0 <= sm["age_s"] < 90.0
+    assert 570.0 < sm["expires_in_s"] <= 600.0
+    assert as_json["hints"][2]["expires_in_s"] < 0.0
+
+
+@pytest.mark.integration
+def test_load_tells_what_an_engine_does_and_that_it_left(tmp_path: Path) -> None:
+    engine = Engine()
+    with Endpoint(engine.text) as endpoint, Mosquitto(tmp_path) as broker, Wiretap(broker.port) as tap:
+        settings = {"POOL": "sm", "INSTANCE": "sm-0", "URL": endpoint.url, "PERIOD_S": "0.2", "TENSOR_PARALLEL": "4"}
+        env = {**os.environ, **{f"POLCAD_LOAD__{name}": value for name, value in settings.items()}}
+        command = [POLCAD, "load", "--broker", f"mqtt://127.0.0.1:{broker.port}"]
+        with subprocess.Popen(command, env=env, stderr=subprocess.PIPE) as process:
+            until(lambda: bool(tap.nouns("load")))
+            engine.serve(100, 10)
+            until(lambda: any(load.prompt_tokens_per_s for load in tap.nouns("load")))
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(10.0) == 0
+            until(lambda: tap.nouns("load")[-1].ended)
+    told = tap.nouns("load")
+    assert {(load.pool, load.instance, load.tensor_parallel) for load in told} == {("sm", "sm-0", 4)}
+    assert not any(received.message.retain for received in tap.heard)
 
 
 @pytest.mark.integration

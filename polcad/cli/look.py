@@ -1,10 +1,12 @@
-"""What tells how things are: ``top``, ``status``, ``explain``, ``check``, ``doctor``, ``schema``."""
+"""What tells how things are: ``top``, ``status``, ``explain``, ``hints``, ``check``, ``doctor``, ``schema``."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
+from collections.abc import AsyncIterator
 from random import Random
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,19 +24,21 @@ from polcad.cli.common import (
     run_until_stopped,
 )
 from polcad.errors import UnavailableError, WireError
-from polcad.model import RowStatus
+from polcad.model import Hint, RowStatus
 from polcad.wire import decode, everywhere
 
 if TYPE_CHECKING:
+    from polcad.backlog import Received
     from polcad.config import Config
     from polcad.mqtt import Link
 
 _ANSWER_S = 3.0  # a retained status arrives at once, or there is none
+_QUIET_S = 0.5  # retained hints arrive together; nobody says how many there are
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (top, status, explain, check, doctor, schema):
+    for command in (top, status, explain, hints, check, doctor, schema):
         app.command()(command)
 
 
@@ -115,6 +119,44 @@ def explain(
     found, age_s = asyncio.run(_retained_status(read, row_name(read, row)))
     for sentence in sentences(found, age_s=age_s):
         typer.echo(sentence)
+
+
+def hints(
+    config: ConfigOption = None, broker: BrokerOption = None, site: SiteOption = None, as_json: JsonOption = False
+) -> None:
+    """How the site's serving pools should be shaped now, and what that would save."""
+    from rich.console import Console
+
+    from polcad.hints_text import as_object, table
+
+    read = asked(config, broker, site)
+    found = asyncio.run(_retained_hints(read))
+    if as_json:
+        print_json({"site": read.site.name, **as_object(found, time.time())})
+    else:
+        Console().print(table(found, time.time()))
+
+
+async def _retained_hints(config: Config) -> list[Hint]:
+    """The hints that the broker keeps, by pool."""
+    found: dict[str, Hint | None] = {}
+    async with _link(config, "", "hint").opened() as link:
+        batches = link.batches()
+        while batch := await _soon(batches):
+            for received in batch:
+                with contextlib.suppress(WireError):
+                    address, noun = decode(received.message)
+                    found[address.pool] = noun
+    return [hint for _, hint in sorted(found.items()) if hint is not None]
+
+
+async def _soon(batches: AsyncIterator[list[Received]]) -> list[Received]:
+    """The next batch, or an empty one when none comes."""
+    try:
+        async with asyncio.timeout(_QUIET_S):
+            return await anext(batches, [])
+    except TimeoutError:
+        return []
 
 
 def check(config: ConfigOption = None, as_json: JsonOption = False) -> None:

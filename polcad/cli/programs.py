@@ -1,4 +1,4 @@
-"""The programs that run until they are stopped: ``demo``, ``agent``, ``daemon``."""
+"""The programs that run until they are stopped: ``demo``, ``agent``, ``daemon``, ``load``."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(demo)
     app.command()(agent)
     app.command()(daemon)
+    app.command()(load)
 
 
 def demo(
@@ -101,6 +102,13 @@ def daemon(
     from polcad.daemon import run
 
     run_until_stopped(_reloading(lambda: configured(config, broker, site), lambda each: run(each, shadow=shadow)))
+
+
+def load(config: ConfigOption = None, broker: BrokerOption = None, site: SiteOption = None) -> None:
+    """Beside a serving instance: tell what its engine does, for hints how its pool should be shaped."""
+    from polcad.load import run
+
+    run_until_stopped(_reloading(lambda: configured(config, broker, site), run))
 
 
 async def _reloading(load: Callable[[], Config], run: Callable[[Config], Awaitable[None]]) -> None:
