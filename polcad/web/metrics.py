@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from polcad.model import Hint
 
 _LABELS = ("row", "pool")
-_GAUGES: dict[str, tuple[str, Callable[[Hint], float | None]]] = {
+GAUGES: dict[str, tuple[str, Callable[[Hint], float | None]]] = {
     "instances": ("Instances that the pool should have.", lambda hint: hint.instances),
     "tensor_parallel": ("GPUs that each instance should run over.", lambda hint: hint.tensor_parallel),
     "clock_ratio": ("Clock that its GPUs should run at, of their maximum.", lambda hint: hint.clock_frac),
@@ -41,7 +41,7 @@ class Metrics(Collector):
         """Every metric now."""
         yield InfoMetricFamily("polcad_build", "The version of polcad.", value={"version": version("polcad")})
         hints = self._hints()
-        for name, (help_text, value_of) in _GAUGES.items():
+        for name, (help_text, value_of) in GAUGES.items():
             family = GaugeMetricFamily(f"polcad_hint_{name}", help_text, labels=_LABELS)
             for hint in hints:
                 if (value := value_of(hint)) is not None:
