@@ -12,7 +12,6 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from random import Random
-from typing import Any
 
 from polcad import plugins
 from polcad.backlog import Received
@@ -23,9 +22,9 @@ from polcad.config import Config, SiteSpec
 from polcad.controller import Controller
 from polcad.drive import drive
 from polcad.errors import WireError
-from polcad.hinting import Hinting
-from polcad.hints import HintDesk, Said
-from polcad.model import Event, Hint, NodePlacement, Plan, PoolLoad, RowStatus, Telemetry
+from polcad.hinting import Hinting, hinting
+from polcad.hints import TakenBack
+from polcad.model import Event, Hint, NodePlacement, Plan, RowStatus, Telemetry
 from polcad.mqtt import Link, Presence
 from polcad.outlook import Foresight
 from polcad.ports import Heard, Held, Input, Output, Placed, Policy, Rival, Tick
@@ -137,13 +136,10 @@ class Daemon:
             await self._link.wait_connected()
             t = self._clock.now()
             for said in await self._hinting.step(t, self._row.budget_w, self._cap_clock_frac(t)):
-                await self._say_hint(said)
+                await (self.apply(said) if isinstance(said, Event) else self._keep_hint(said))
             await self._clock.sleep_until(t + self._hinting.period_s)
 
-    async def _say_hint(self, said: Said) -> None:
-        if isinstance(said, Event):
-            await self.apply(said)
-            return
+    async def _keep_hint(self, said: Hint | TakenBack) -> None:
         address = Address(self._site, "", "hint", pool=said.pool)
         self._link.send(encode(address, said) if isinstance(said, Hint) else forget(address))
 
@@ -220,24 +216,12 @@ class Daemon:
         if address.kind == "placement":
             return self._placement(t, address, noun)
         if self._hinting and address.kind in OF_POOLS:
-            self._hear_pool(received, address, noun)
+            self._hinting.take(received, address, noun)  # the row's safety has nothing to do with it
             return None
         if isinstance(noun, RowStatus) and noun.epoch != self.controller.epoch and not noun.shadow:
             self._live_t = t if noun.online else float("-inf")
             return Rival(t, noun.epoch) if noun.online or self._starting else None
         return None
-
-    def _hear_pool(self, received: Received, address: Address, noun: Any) -> None:
-        """Loads and hints are no input of the controller: the row's safety has nothing to do with them."""
-        desk = self._hinting.desk if self._hinting else None
-        if desk is None:
-            return
-        if not isinstance(noun, PoolLoad):
-            desk.learn(address.pool, noun)
-        elif received.message.retain:
-            raise WireError(f"{address.topic}: a load is never retained; somebody planted this one")
-        else:
-            desk.hear(received.t, noun)
 
     def _placement(self, t: float, address: Address, said: NodePlacement | None) -> Placed:
         """What the scheduler or the inventory says; where the word was taken back, the inventory's is said again."""
@@ -283,7 +267,7 @@ async def run(config: Config, *, shadow: bool = False) -> None:
             policy,
             config.broker,
             foresight=foresight,
-            hinting=_hinting(config, row),
+            hinting=None if config.hint_policy is None else hinting(config.hints, row, config.hint_policy()),
             shadow=shadow,
         )
         async with serve(daemon.board, config.web, daemon.hints) as url:
@@ -299,12 +283,3 @@ def _foresight(config: Config) -> Iterator[Foresight | None]:
         return
     with contextlib.closing(ProcessSchool()) as school:
         yield Foresight(config.forecaster, school, config.forecast.hold_s, config.forecast.q)
-
-
-def _hinting(config: Config, row: RowSpec) -> Hinting | None:
-    """What the configuration says of hints."""
-    if config.hint_policy is None:
-        return None
-    spec, policy = config.hints, config.hint_policy()
-    gpus = sum(node.gpus for node in row.nodes if node.in_service) if spec.gpus is None else spec.gpus
-    return Hinting(HintDesk(spec, row.name, policy, gpus), policy, spec.period_s)

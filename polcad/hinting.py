@@ -10,9 +10,14 @@ import asyncio
 import logging
 from dataclasses import dataclass, field
 
+from polcad.backlog import Received
 from polcad.cluster.ports import HintPolicy
 from polcad.complaints import Complaints
+from polcad.errors import WireError
 from polcad.hints import HintDesk, Said
+from polcad.model import Hint, PoolLoad
+from polcad.spec import HintSpec, RowSpec
+from polcad.wire import Address
 
 _LOG = logging.getLogger(__name__)
 
@@ -25,6 +30,15 @@ class Hinting:
     policy: HintPolicy
     period_s: float
     complaints: Complaints = field(default_factory=lambda: Complaints(_LOG))
+
+    def take(self, received: Received, address: Address, noun: PoolLoad | Hint | None) -> None:
+        """Take what an instance says, or what the broker keeps of hints; WireError when it is not believed."""
+        if not isinstance(noun, PoolLoad):
+            self.desk.learn(address.pool, noun)
+        elif received.message.retain:
+            raise WireError(f"{address.topic}: a load is never retained; somebody planted this one")
+        else:
+            self.desk.hear(received.t, noun)
 
     async def step(self, t: float, power_budget_w: float, cap_clock_frac: float) -> list[Said]:
         """What is to be said at `t`."""
@@ -39,3 +53,9 @@ class Hinting:
             self.complaints.add("hints", what, t)
             return [*said, *self.desk.hold(t, what)]
         return [*said, *self.desk.answer(view, plans)]
+
+
+def hinting(spec: HintSpec, row: RowSpec, policy: HintPolicy) -> Hinting:
+    """What a row's daemon needs by these settings."""
+    gpus = sum(node.gpus for node in row.nodes if node.in_service) if spec.gpus is None else spec.gpus
+    return Hinting(HintDesk(spec, row.name, policy, gpus), policy, spec.period_s)

@@ -12,8 +12,7 @@ from aiohttp import ClientSession
 from polcad.broker_spec import BrokerSpec
 from polcad.config import SiteSpec
 from polcad.daemon import Daemon
-from polcad.hinting import Hinting
-from polcad.hints import HintDesk
+from polcad.hinting import hinting
 from polcad.model import Event, EventKind, Hint, Plan
 from polcad.spec import GuardSpec, HintSpec, RowSpec
 from polcad.web.board import Board
@@ -25,27 +24,20 @@ from tests.pool_loads import Fixed, load, plan
 from tests.test_daemon import Ear, heard, running
 from tests.waiting import eventually
 
-SPEC = HintSpec(name="fixed", period_s=0.02, stale_after_s=1.0, gone_after_s=60.0, life_s=600.0)
+SPEC = HintSpec(name="fixed", period_s=0.02, stale_after_s=1.0, gone_after_s=60.0, life_s=600.0, gpus=64)
 ROW = RowSpec("row", 50_000.0)
+GUARD = GuardSpec(tick_s=0.05, stale_after_s=0.3)
 
 
 def daemon_at(broker: BrokerSpec, policy: Fixed, *, shadow: bool = False) -> Daemon:
-    hinting = Hinting(HintDesk(SPEC, ROW.name, policy, 64), policy, SPEC.period_s)
-    return Daemon(
-        SiteSpec("site"),
-        ROW,
-        GuardSpec(tick_s=0.05, stale_after_s=0.3),
-        Polca(),
-        broker,
-        hinting=hinting,
-        shadow=shadow,
-    )
+    hints = hinting(SPEC, ROW, policy)
+    return Daemon(SiteSpec("site"), ROW, GUARD, Polca(), broker, hinting=hints, shadow=shadow)
 
 
-async def keep_speaking(ear: Ear, *, retain: bool = False) -> None:
+async def keep_speaking(ear: Ear) -> None:
     message = encode(Address("site", "", "load", pool="sm", instance="sm-0"), load())
     while True:
-        await ear.link.publish(message._replace(retain=retain, qos=int(retain)))
+        await ear.link.publish(message)
         await asyncio.sleep(0.05)
 
 
@@ -122,7 +114,7 @@ def test_a_shadow_hints_nothing() -> None:
     async def scenario() -> None:
         async with heard() as (ear, broker), running(daemon_at(broker, policy, shadow=True)):
             speaking = asyncio.create_task(keep_speaking(ear))
-            await eventually(lambda: len(ear.nouns(Plan)) > 12)
+            await eventually(lambda: len(ear.nouns(Plan)) > 40)
             speaking.cancel()
         assert policy.seen == []
 
@@ -135,11 +127,8 @@ def test_a_load_that_somebody_planted_is_refused() -> None:
 
     async def scenario() -> None:
         async with heard() as (ear, broker):
-            await ear.link.publish(
-                encode(
-                    Address("site", "", "load", pool="sm", instance="old"), replace(load(), instance="old")
-                )._replace(retain=True, qos=1)
-            )
+            message = encode(Address("site", "", "load", pool="sm", instance="old"), replace(load(), instance="old"))
+            await ear.link.publish(message._replace(retain=True, qos=1))
             daemon = daemon_at(broker, policy)
             async with running(daemon):
                 await eventually(lambda: daemon.status().counters["refused_messages"] >= 1)

@@ -11,10 +11,10 @@ from polcad.cluster.loads import MAX_INSTANCES, Loads
 from polcad.cluster.nouns import KINDS, Length, Shape
 from polcad.cluster.sorting import Sorter, demand_of
 from polcad.errors import WireError
-from polcad.hinting import Hinting
+from polcad.hinting import Hinting, hinting
 from polcad.hints import HintDesk, Said, TakenBack
 from polcad.model import Event, EventKind, Hint, PoolLoad
-from polcad.spec import HintSpec
+from polcad.spec import HintSpec, NodeSpec, RowSpec
 from tests.pool_loads import Fixed, lengths, load, plan
 
 SPEC = HintSpec(name="fixed")
@@ -334,3 +334,16 @@ def test_several_instances_are_asked_what_each_of_them_is() -> None:
     demand = demand_of([load("a", 1.0, prompt=lengths(0, 200)), load("b", 3.0, prompt=lengths(0, 1000))])
     assert demand.requests_per_s == 4.0
     assert demand.prompt_tokens == pytest.approx(0.25 * 100 + 0.75 * 500)
+
+
+def test_gpus_are_those_of_the_inventory_in_service_unless_told() -> None:
+    nodes = (NodeSpec("n1", gpus=8), NodeSpec("n2", gpus=4), NodeSpec("n3", gpus=8, in_service=False))
+    policy = Fixed(plan())
+    for spec, gpus in ((SPEC, 12), (replace(SPEC, gpus=6), 6)):
+        desk = hinting(spec, RowSpec("row1", 9000.0, nodes=nodes), policy).desk
+        desk.begin(T0)
+        desk.hear(READY, load())
+        desk.look(READY)
+        view = desk.question(READY, 9000.0, 1.0)
+        assert view is not None
+        assert view.gpus == gpus
