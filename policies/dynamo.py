@@ -19,12 +19,13 @@ from math import inf
 from polcad.cluster.nouns import ClusterView, Demand, PoolPlan
 from polcad.cluster.profiles import LLAMA2_70B_H100, Profile
 from policies.dynamo_clocks import ClockTable, Loaded, within
-from policies.dynamo_cluster import Sized, size
+from policies.dynamo_cluster import Sized, relieved, size
 from policies.dynamo_options import Options
 from policies.dynamo_pool import Reshaping
 from policies.dynamo_sizing import NO_SLO, Asked
 
 _SAME_FRAC = 1e-6  # caps closer than this are one
+_RELIEF_S = 60.0  # between two decisions about pools with too much load
 _NOTHING = ([Demand(0.0, 1.0, 1.0)], [NO_SLO])  # asked of a warm pool
 
 
@@ -36,7 +37,7 @@ class Dynamo:
         profile.degree(self._options.tensor_parallel)  # refused now rather than at the first plan
         self._sized = Sized((), {})
         self._tables: dict[str, ClockTable] = {}
-        self._cluster_t = self._pool_t = -inf
+        self._cluster_t = self._pool_t = self._relief_t = -inf
         self._cap_frac = 1.0
 
     def decide(self, view: ClusterView) -> tuple[PoolPlan, ...]:
@@ -45,6 +46,10 @@ class Dynamo:
         if why := self._cluster_due(view, stale=bool(stale)):
             self._sized = size(self._profile, self._options, view, why)
             self._cluster_t = self._pool_t = view.t
+            self._renew_tables(view)
+        elif not stale and (late := self._overloaded(view)) and view.t >= self._relief_t + _RELIEF_S:
+            self._sized = relieved(self._profile, self._options, view, self._sized, late)
+            self._relief_t = view.t
             self._renew_tables(view)
         elif view.t >= self._pool_t + self._options.pool_s and not stale:
             self._reshape(view)
@@ -63,11 +68,7 @@ class Dynamo:
             return why
         if stale or not self._options.instances:
             return ""
-        if view.t >= self._cluster_t + self._options.cluster_s:
-            return "new epoch"
-        if view.t >= self._cluster_t + self._options.pool_s and (late := self._overloaded(view)):
-            return f"more load than foreseen in {', '.join(late)}"
-        return ""
+        return "new epoch" if view.t >= self._cluster_t + self._options.cluster_s else ""
 
     def _misfit(self, view: ClusterView) -> str:
         """Why the last plans cannot stand; "" when they can."""
@@ -84,6 +85,8 @@ class Dynamo:
 
     def _overloaded(self, view: ClusterView) -> list[str]:
         """Pools whose planned instances do not keep the objectives under the load now, at any clock."""
+        if not self._options.instances:
+            return []
         return [plan.pool for plan in self._sized.plans if not self._answers(view, plan, plan.instances)]
 
     def _answers(self, view: ClusterView, plan: PoolPlan, instances: int) -> bool:
@@ -109,8 +112,8 @@ class Dynamo:
         now, coming = (Asked(demand, slo, blind=options.blind).mix(plan.kinds) for demand in (view.demand, view.peak))
         served = next((each for each in (now, coming) if each[0]), _NOTHING)
         clocks_frac = options.clocks_frac(self._profile, view.cap_clock_frac)
-        margin = options.slo_margin * self._sized.easing
-        return ClockTable(self._profile, plan.shape.tensor_parallel, clocks_frac, served, margin)
+        shards, margin, easing = plan.shape.tensor_parallel, options.slo_margin, self._sized.easing
+        return ClockTable(self._profile, shards, clocks_frac, served, margin, easing)
 
     def _clocked(self, view: ClusterView, stale: str) -> tuple[PoolPlan, ...]:
         """The instance level: the plans at the clocks that the load now needs, within the row's power."""

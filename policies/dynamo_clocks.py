@@ -31,25 +31,29 @@ class ClockTable:
         clocks_frac: Sequence[float],
         served: tuple[Sequence[Demand], Sequence[Slo]],
         margin: float = 1.0,
+        easing: float = 1.0,
     ) -> None:
+        """`margin`: of the objectives, what clocks may use; `easing`: times them, what still counts as in time."""
         mix, slos = served
         self.highest = highest_rate(profile, tensor_parallel, mix)
         rates = self.highest * np.linspace(0.0, 1.0, _LOADS) ** 2
         outcomes = Instance(profile, tensor_parallel, clocks_frac).under(mix, rates)
-        kept = outcomes.keep(slos, margin)
+        kept = outcomes.keep(slos, margin * easing)
         self.clocks_frac = np.asarray(clocks_frac, dtype=np.float64)
         self.power_w = outcomes.power_w  # a row a clock
-        self.keeps: Flags = np.asarray(kept.any(axis=0))
+        self._in_time: Flags = np.asarray(outcomes.keep(slos, easing).any(axis=0))
         cheapest = np.where(kept, outcomes.power_w, inf).argmin(axis=0)
-        self.best = np.where(self.keeps, cheapest, len(clocks_frac) - 1)  # what keeps nothing runs as fast as it may
+        self.best = np.where(
+            kept.any(axis=0), cheapest, len(clocks_frac) - 1
+        )  # what keeps nothing runs as fast as it may
 
     def place(self, rate: float) -> int:
         """Where a load stands, rounded up: one above the table's end is at its end."""
         return int(_places(np.asarray(rate / self.highest)))
 
     def answers(self, rate: float) -> bool:
-        """Whether an instance keeps the objectives under a load, at some clock; to the entry below it."""
-        return bool(self.keeps[max(self.place(rate) - 1, 0)])
+        """Whether an instance is in time under a load, at some clock; to the entry below it."""
+        return bool(self._in_time[max(self.place(rate) - 1, 0)])
 
 
 class InstanceClocks:

@@ -1,12 +1,12 @@
 """DynamoLLM's cluster level: a plan for all pools, whatever is asked; what had to give way is said.
 
-Where no shape keeps an objective, it is eased for its kind alone. Where GPUs or power do not suffice, first all
-objectives give way, step by step, then a part of the load is left out. The row's power is never passed.
+Where no shape keeps an objective with some load, it is eased for its kind alone. Where GPUs or power do not suffice,
+first all objectives give way, step by step, then a part of the load is left out. The row's power is never passed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import floor, inf
 
@@ -42,8 +42,38 @@ def size(profile: Profile, options: Options, view: ClusterView, why: str) -> Siz
         part = replace(asked, slo=slo, demand={kind: each.times(share) for kind, each in demand.items()})
         if chosen := sizing.choose(part, groups, merge_gpus):
             said = "; ".join([why, *_concessions(easing, share, eased)])
+            chosen.sort(key=lambda way: KINDS.index(way.kinds[-1]))
             return Sized(tuple(planned(each, said) for each in chosen), slo, easing)
     return Sized((_last_resort(profile, options, view, asked, why),), slo, _TRIES[-1][0])
+
+
+def relieved(profile: Profile, options: Options, view: ClusterView, sized: Sized, late: Container[str]) -> Sized:
+    """The plans, with more GPUs or another shape for the pools in `late`, as far as GPUs and power are left.
+
+    They are sized for the load now and some headroom, or the peak ahead where that is higher. Nothing else moves: what
+    is shrunk or split while load rises is missing for as long as instances take to start.
+    """
+    bounds = options.bounds(profile, view, sized.easing)
+    if options.shards:
+        bounds = replace(bounds, tensor_parallels=profile.tensor_parallels)
+    factor = 1.0 + options.headroom_frac
+    demand = {kind: larger(view.peak.get(kind), each.times(factor)) for kind, each in view.demand.items()}
+    asked = Asked(demand, sized.slo, view.pools, blind=options.blind)
+    plans = {plan.pool: plan for plan in sized.plans}
+    for pool, plan in plans.items():
+        if pool in late:
+            used = _gpus([plan])
+            left = replace(bounds, gpus=bounds.gpus - _gpus(plans.values()) + used)
+            most_w = bounds.power_w - sum(other.power_w for other in plans.values()) + plan.power_w
+            found = Sizing(profile, left).candidates(asked, plan.kinds)
+            ways = [way for way in found if way.gpus >= used and way.power_w <= most_w]
+            if best := min(ways, key=lambda way: way.power_w + way.change_w, default=None):
+                plans[pool] = planned(best, "more load than foreseen")
+    return replace(sized, plans=tuple(plans.values()))
+
+
+def _gpus(plans: Iterable[PoolPlan]) -> int:
+    return sum(plan.instances * plan.shape.tensor_parallel for plan in plans)
 
 
 def planned(way: Candidate, why: str) -> PoolPlan:
@@ -61,7 +91,7 @@ def _concessions(easing: float, share: float, eased: Sequence[Kind]) -> Iterator
     """What was not kept, in words."""
     if eased:
         names = ", ".join(name_of(kind) for kind in eased)
-        yield f"no shape keeps the objectives of {names}: planned for twice the fastest"
+        yield f"no shape keeps the objectives of {names} at a fifth of its load: eased to twice what it gives then"
     if easing > 1.0:
         yield f"GPUs, power or clocks do not suffice: objectives x{easing:g}"
     if share < 1.0:

@@ -100,12 +100,15 @@ class Sizing:
         self._instances = {tp: Instance(profile, tp, bounds.clocks_frac) for tp in bounds.tensor_parallels}
 
     def attainable(self, asked: Asked) -> tuple[dict[Kind, Slo], list[Kind]]:
-        """The objectives, eased to twice the fastest for kinds that no shape serves in time; and which those are."""
+        """The objectives, eased for kinds that no instance keeps at a fifth of its load; and which those are."""
         slo, eased = {kind: asked.slo.get(kind, NO_SLO) for kind in KINDS}, list[Kind]()
+        margin = self._bounds.slo_margin
         for kind, demand in asked.demand.items():
-            few = np.array([_FEW_RATE])
-            outcomes = [instance.under((demand,), few) for instance in self._instances.values()]
-            if not any(one.keep((slo[kind],), self._bounds.slo_margin).any() for one in outcomes):
+            outcomes = [
+                instance.under((demand,), np.array([_FIFTH * highest_rate(self._profile, tp, (demand,))]))
+                for tp, instance in self._instances.items()
+            ]
+            if not any(one.keep((slo[kind],), margin).any() for one in outcomes):
                 ttft_s, tbt_s = (min(float(getattr(o, n).min()) for o in outcomes) for n in ("ttft_p99_s", "tbt_p99_s"))
                 slo[kind] = Slo(max(slo[kind].ttft_s, 2 * ttft_s), max(slo[kind].tbt_s, 2 * tbt_s))
                 eased.append(kind)
@@ -192,7 +195,7 @@ class Sizing:
         return replace(each, change_w=change_w(self._profile, now, each, self._bounds))
 
 
-_FEW_RATE = 1e-6  # requests a second: alone on its instance
+_FIFTH = 0.2  # of the highest load: an objective kept below that alone would cost five times the instances
 
 
 def _merged(small: Container[Kind]) -> list[tuple[Kind, ...]]:

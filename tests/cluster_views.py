@@ -16,7 +16,10 @@ def demand_of(requests_per_s: float) -> dict[Kind, Demand]:
     return {kind: Demand(requests_per_s / len(KINDS), _PROMPTS[kind[0]], _OUTPUTS[kind[1]]) for kind in KINDS}
 
 
-SLO = {kind: isolated_slo(LLAMA2_70B_H100, each) for kind, each in demand_of(1.0).items()}
+SLO = {  # of requests twice as long as the mean
+    kind: isolated_slo(LLAMA2_70B_H100, Demand(0.0, 2 * each.prompt_tokens, 2 * each.output_tokens))
+    for kind, each in demand_of(1.0).items()
+}
 
 
 def view_of(now: float, peak: float, gpus: int = 4000, **others: Any) -> ClusterView:

@@ -127,7 +127,8 @@ def test_what_if_profiles_say_that_they_are_hypothetical() -> None:
 def test_an_instance_without_requests_idles_and_answers_the_first_at_once() -> None:
     now = steady(P, Shape(4), Demand(1e-9, 1000.0, 200.0))
     assert now.power_w == pytest.approx(P.idle_w(Shape(4)))
-    assert now.ttft_p99_s == pytest.approx(P.prompt_s(Shape(4), 1000), rel=1e-3)
+    assert now.ttft_p50_s == pytest.approx(P.prompt_s(Shape(4), 1000), rel=1e-3)
+    assert now.ttft_p99_s == pytest.approx(P.prompt_s(Shape(4), 2000), rel=1e-3)  # the longest of its kind
     assert now.tbt_p50_s == pytest.approx(P.token_s(Shape(4), 1, 1100), rel=1e-3)
 
 
@@ -144,7 +145,7 @@ def test_capacity_keeps_the_objective_and_a_tenth_more_does_not() -> None:
     rate = capacity(P, Shape(8), CHAT, SLO)
     assert steady(P, Shape(8), replace(CHAT, requests_per_s=rate)).keeps(SLO)
     more = steady(P, Shape(8), replace(CHAT, requests_per_s=1.1 * rate))
-    assert not more.keeps(SLO) or more.utilisation > 0.95
+    assert not more.keeps(SLO) or more.utilisation > 0.7
 
 
 def test_no_capacity_is_left_where_a_request_alone_is_too_slow() -> None:
@@ -152,6 +153,6 @@ def test_no_capacity_is_left_where_a_request_alone_is_too_slow() -> None:
 
 
 def test_a_prompt_that_the_memory_cannot_hold_has_no_capacity_until_it_is_compressed() -> None:
-    long, slack = Demand(1.0, 23_000.0, 100.0), Slo(inf, inf)
+    long, slack = Demand(1.0, 10_000.0, 1_500.0), Slo(inf, inf)  # the longest of its kind: 23 000 tokens
     assert capacity(P, Shape(2), long, slack) == 0.0
     assert capacity(P.compressed(), Shape(2), long, slack) > 0.0

@@ -145,15 +145,27 @@ def test_a_cap_that_comes_later_bounds_clocks_at_once() -> None:
     assert max(plan.shape.clock_frac for plan in plans) <= 0.6
 
 
-def test_twice_the_forecast_runs_at_the_highest_clock_at_once_and_is_sized_for_soon() -> None:
+def test_twice_the_forecast_runs_at_the_highest_clock_and_is_sized_for_at_once() -> None:
     planner = Dynamo()
-    before = gpus_of(planner.decide(view_of(60.0, 60.0)))
-    at_once = planner.decide(view_of(120.0, 60.0, t=5.0))
-    assert gpus_of(at_once) == before
-    assert any(plan.shape.clock_frac == 1.0 and "highest clock" in plan.why for plan in at_once)
-    soon = planner.decide(view_of(120.0, 60.0, t=300.0))
-    assert gpus_of(soon) > before
-    assert "more load than foreseen" in said(soon)
+    before = planner.decide(view_of(60.0, 60.0))
+    running = {plan.pool: Running(plan.instances, plan.shape) for plan in before}
+    plans = planner.decide(view_of(120.0, 60.0, t=5.0, pools=running))
+    assert gpus_of(plans) > gpus_of(before)
+    assert "more load than foreseen" in said(plans)
+    assert any(plan.shape.clock_frac == 1.0 and "highest clock" in plan.why for plan in plans)
+
+
+def test_relief_takes_nothing_from_other_pools_and_comes_once_a_minute() -> None:
+    planner, asked = Dynamo(), demand_of(60.0)
+    before = {plan.pool: plan for plan in planner.decide(view_of(60.0, 60.0))}
+    asked[KINDS[8]] = asked[KINDS[8]].times(3.0)
+    view = replace(view_of(60.0, 60.0, t=5.0), demand=asked)
+    after = {plan.pool: plan for plan in planner.decide(view)}
+    assert after["ll"].instances * after["ll"].shape.tensor_parallel > before["ll"].instances
+    assert all(after[pool].instances == before[pool].instances for pool in before if pool != "ll")
+    asked[KINDS[8]] = asked[KINDS[8]].times(2.0)
+    assert planner.decide(replace(view, t=60.0))[-1].instances == after["ll"].instances
+    assert planner.decide(replace(view, t=65.0))[-1].instances > after["ll"].instances
 
 
 def test_a_lost_server_is_planned_around_at_once() -> None:

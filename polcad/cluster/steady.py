@@ -5,8 +5,8 @@ queue of short prompts is worked off faster than one by one. They take a share o
 Little's law the batch that a request meets is `rate x output_tokens x iteration_s`, stretched by that share; as an
 iteration's time grows in a straight line with its batch, the batch is solved at once. A first token waits in a queue
 with Poisson arrivals (Pollaczek-Khinchine, with an exponential tail), for what is left of the iteration under way, and
-for its own prompt. The slowest hundredth meets a batch, and prompts in its way, 2.33 standard deviations above their
-means. `tbt` is a request's own mean time between its tokens.
+for its own prompt. The slowest hundredth has a prompt twice as long as the mean of its kind, and meets a batch, and
+prompts in its way, 2.33 standard deviations above their means. `tbt` is a request's own mean time between its tokens.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from polcad.places import Flags, Floats
 TOGETHER_TOKENS = 2048.0  # of prompts that run together
 
 _P99 = 2.33  # standard deviations of a normal distribution
-_FULLEST = 0.95  # of what is stable: beyond it, no estimate from means holds
-_VARIATION = 0.3  # assumed: squared deviation of the prompts of one kind, over their squared mean
+_FULLEST = 0.7  # of what is stable: beyond it, a load that varies more than Poisson's piles up (simulated)
+_VARIATION = 0.3  # assumed: squared deviation of the lengths of one kind, over their squared mean
+_LONGEST = 2.0  # assumed: times the mean, what the longest hundredth of a kind has (a wide tertile: Azure 1.6 to 2)
 _FEW = 0.01  # what happens to fewer arrivals is not in the slowest hundredth
 _GRID = 65  # rates at which a capacity is sought, twice: to 1 part in 4 096
 
@@ -92,8 +93,9 @@ class Instance:
         prompts = np.minimum(rates * (mean_s + (queue - 1.0) * together_s) / queue, 1.0)
         one_s, added_s, batch, use = self._batch(load, rates, prompts)
         worst = batch + _P99 * np.sqrt(batch)
-        room = min(self._profile.batch_max, self._degree.kv_tokens / load.context)
-        use = np.maximum(np.maximum(use, worst / room), np.maximum(work, load.longest / self._degree.kv_tokens))
+        held = load.context * (batch + _P99 * np.sqrt((1.0 + _VARIATION) * batch))
+        full = np.maximum(worst / self._profile.batch_max, np.maximum(held, load.longest) / self._degree.kv_tokens)
+        use = np.maximum(np.maximum(use, full), work)
         iteration_s = one_s + added_s * batch
         decoding = (1.0 - prompts) * -np.expm1(-batch)
         waits_s = 0.5 * square_s2 / mean_s / np.maximum(1.0 - work, 1e-9)
@@ -103,7 +105,10 @@ class Instance:
         wait_s = [waits_s * np.log(np.maximum(prompts / slower, 1.0)) for slower in (0.5, _FEW)]
         return Outcomes(
             ttft_p50_s=over + prompt_s + wait_s[0] + 0.5 * decoding * iteration_s,
-            ttft_p99_s=over + prompt_s + wait_s[1] + (decoding > _FEW) * iteration_s,
+            ttft_p99_s=over
+            + self._prompts_s(_LONGEST * load.prompt_tokens)
+            + wait_s[1]
+            + (decoding > _FEW) * iteration_s,
             tbt_p50_s=over + np.broadcast_to(iteration_s / np.maximum(1.0 - prompts, 1e-9), met.shape),
             tbt_p99_s=over + one_s + added_s * worst + in_way_s,
             power_w=self._power_w(load, prompt_s, np.broadcast_to(prompts, batch.shape), decoding, batch),
@@ -167,7 +172,7 @@ class _Load:
     outputs: float  # mean of all
     context: float  # of a request while it makes tokens, mean over them
     together: float  # requests whose prompts may run together
-    longest: float  # tokens of the kind with most
+    longest: float  # tokens of the longest requests
 
     @classmethod
     def of(cls, mix: Sequence[Demand]) -> _Load:
@@ -178,7 +183,7 @@ class _Load:
         mean = float(share @ outputs)
         context = float(share @ (outputs * (prompts + 0.5 * outputs))) / mean
         queue = max(1.0, TOGETHER_TOKENS / float(share @ prompts))
-        return cls(share, prompts, outputs, mean, context, queue, float((prompts + outputs).max()))
+        return cls(share, prompts, outputs, mean, context, queue, _LONGEST * float((prompts + outputs).max()))
 
     def mean(self, values: Floats) -> Floats:
         """Over requests, of an array whose first axis is that of the kinds."""
