@@ -11,11 +11,11 @@ desk's own if they bear its row's name.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from polcad.cluster.loads import Loads, Sight
-from polcad.cluster.nouns import KINDS, ClusterView, Kind, Length, PoolPlan, Slo
+from polcad.cluster.nouns import KINDS, ClusterView, Demand, Kind, PoolPlan, Slo
 from polcad.cluster.ports import Estimating, HintPolicy
 from polcad.cluster.prediction import Prediction
 from polcad.cluster.sorting import Sorter, demand_of
@@ -87,13 +87,14 @@ class HintDesk:
             return None
         demand = self._sorter.demand(t, seen.loads, self._kinds)
         self._prediction.observe(t, demand)
+        peak = self._prediction.peak()
         own_w = self._spec.power_budget_w
         return ClusterView(
             t=t,
             gpus=self._gpus,
             demand=demand,
-            peak=self._prediction.peak(),
-            slo=_objectives(self._spec),
+            peak=peak,
+            slo=_objectives(self._spec, peak),
             pools=seen.running,
             power_budget_w=power_budget_w if own_w is None else own_w,
             cap_clock_frac=cap_clock_frac,
@@ -198,9 +199,10 @@ def _excess(view: ClusterView, plans: Sequence[PoolPlan]) -> str:
     return ""
 
 
-def _objectives(spec: HintSpec) -> dict[Kind, Slo]:
-    ttft_s = {Length.SHORT: spec.ttft_short_s, Length.MEDIUM: spec.ttft_medium_s, Length.LONG: spec.ttft_long_s}
-    return {kind: Slo(ttft_s[kind[0]], spec.tbt_s) for kind in KINDS}
+def _objectives(spec: HintSpec, asked: Mapping[Kind, Demand]) -> dict[Kind, Slo]:
+    """Of each kind, by its mean prompt: what counts as short or long differs from site to site."""
+    kilotokens = {kind: asked[kind].prompt_tokens / 1000 if kind in asked else 0.0 for kind in KINDS}
+    return {kind: Slo(max(spec.ttft_s, spec.ttft_per_kilotoken_s * kilotokens[kind]), spec.tbt_s) for kind in KINDS}
 
 
 def _counts(hint: Hint) -> tuple[int, int]:

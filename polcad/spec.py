@@ -84,8 +84,8 @@ class ForecastSpec:
 class HintSpec:
     """Hints how the site's serving pools should be shaped; one daemon of a site gives them.
 
-    The objectives hold for the slowest hundredth (P99); by default they are about five times what a request takes that
-    has a Llama-2-70B over 8 H100 to itself.
+    The objectives (`ttft_`, `tbt_`) are of the slowest hundredth; by default they are about five times what a request
+    takes that has a Llama-2-70B over 8 H100 to itself.
     """
 
     name: Annotated[str, Text(64)] = ""  # what decides; "": nothing is hinted
@@ -96,7 +96,8 @@ class HintSpec:
     gpus: Annotated[int, Range(0, 10**6)] | None = None  # for all pools; left out: those of the inventory in service
     power_budget_w: DomainWatts | None = None  # for all pools, servers included; left out: the row's budget_w
     horizon_s: Annotated[float, Range(60.0, 86400.0)] = 2220.0  # sized for: 30 min, and 7 to start an instance
-    ttft_short_s: Annotated[float, Range(0.001, 3600.0)] = 0.25  # to the first token of a short prompt
-    ttft_medium_s: Annotated[float, Range(0.001, 3600.0)] = 0.4
-    ttft_long_s: Annotated[float, Range(0.001, 3600.0)] = 2.0
+    ttft_s: Annotated[float, Range(0.001, 3600.0)] = 0.25  # to the first token, at least
+    ttft_per_kilotoken_s: Annotated[float, Range(0.0, 3600.0)] = (
+        0.45  # where that is more: for each 1000 tokens of the prompt
+    )
     tbt_s: Annotated[float, Range(0.001, 3600.0)] = 0.15  # between two tokens

@@ -78,7 +78,17 @@ def test_a_policy_sees_demand_pools_objectives_and_what_the_row_allows() -> None
     assert sum(each.requests_per_s for each in view.peak.values()) >= 6.0
     assert (view.pools["sm"].instances, view.pools["sm"].shape) == (2, Shape(4))
     assert view.slo.keys() == set(KINDS)
-    assert (view.slo[LONG, SHORT].ttft_s, view.slo[SHORT, LONG].ttft_s) == (SPEC.ttft_long_s, SPEC.ttft_short_s)
+
+
+def test_objectives_follow_the_prompts_that_a_site_has() -> None:
+    policy = Fixed(plan())
+    Desk(policy, SPEC, load(prompt=lengths(0.0, 6000.0))).at(READY)
+    slo = policy.seen[0].slo
+    assert slo[SHORT, LONG].ttft_s == pytest.approx(0.45, rel=0.1)
+    assert slo[SHORT, LONG].tbt_s == SPEC.tbt_s
+    assert slo[LONG, SHORT].ttft_s == pytest.approx(0.45 * 5.0, rel=0.1)
+    Desk(policy, SPEC, load(prompt=lengths(0.0, 300.0))).at(READY)
+    assert {each.ttft_s for each in policy.seen[-1].slo.values()} == {SPEC.ttft_s}
 
 
 def test_a_hint_is_said_again_only_when_it_changes_or_half_its_life_is_over() -> None:
