@@ -45,6 +45,8 @@ class Hinting:
         said = self.desk.look(t)
         view = self.desk.question(t, power_budget_w, cap_clock_frac)
         if view is None:
+            if stale := self.desk.stale():
+                self.complaints.add("hints", stale, t)
             return said
         try:
             plans = await asyncio.to_thread(self.policy.hints, view)

@@ -127,14 +127,16 @@ class HintDesk:
     def _mine(self) -> list[Hint]:
         return sorted((hint for hint in self._standing.values() if hint.row == self._row), key=lambda hint: hint.pool)
 
+    def stale(self) -> str:
+        """Whose news is missing, as last looked at; "" where nobody's is."""
+        stale = self._seen.stale
+        more = f" and {len(stale) - _NAMED} more" if len(stale) > _NAMED else ""
+        return f"no news of {', '.join(stale[:_NAMED])}{more} for {self._spec.stale_after_s:g} s" if stale else ""
+
     def _doubt(self, t: float) -> str:
         """Why the loads are not to be planned by; "" when they are."""
-        stale = self._seen.stale
-        if stale:
-            more = f" and {len(stale) - _NAMED} more" if len(stale) > _NAMED else ""
-            return f"no news of {', '.join(stale[:_NAMED])}{more} for {self._spec.stale_after_s:g} s"
         heard_all = self._listens_t is not None and t - self._listens_t >= self._spec.stale_after_s
-        return "" if heard_all else "instances may not have spoken yet"
+        return self.stale() or ("" if heard_all else "instances may not have spoken yet")
 
     def _say(self, view: ClusterView, plan: PoolPlan) -> list[Said]:
         """The pool's hint, where it is news."""

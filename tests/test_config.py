@@ -163,6 +163,16 @@ def test_nothing_is_hinted_until_a_policy_is_named(write: Write) -> None:
     assert callable(config.hint_policy().hints)
 
 
+def test_the_page_on_hints_shows_settings_that_load(write: Write) -> None:
+    page = (DOCS / "hints.md").read_text(encoding="utf-8")
+    shown = re.search(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert shown is not None
+    without_profile = re.sub(r"(?m)^profile.*$", "", shown[1])
+    config = load([write(ROW + without_profile)], {})
+    assert config.hint_policy is not None
+    assert config.hints.power_budget_w == 120_000.0
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

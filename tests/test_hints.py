@@ -180,6 +180,13 @@ def test_a_hint_that_ran_out_is_taken_back() -> None:
     assert desk.events(READY + 1000) == [EventKind.HINTS_RESUMED, EventKind.HINT]
 
 
+def test_missing_news_is_logged_even_where_no_hint_stands(caplog: pytest.LogCaptureFixture) -> None:
+    desk = Desk(Fixed())
+    desk.at(READY)
+    assert desk.at(READY + 31, speaks=False) == []
+    assert "hints: no news of sm/sm-0 for 30 s" in caplog.text
+
+
 def test_an_instance_that_was_taken_out_is_no_gap_in_the_news() -> None:
     desk = Desk(Fixed(plan()), SPEC, load("sm-0"), load("sm-1"))
     desk.at(READY)
