@@ -31,8 +31,7 @@ class Sized:
 
 def size(profile: Profile, options: Options, view: ClusterView, why: str) -> Sized:
     """Instances and shapes of all pools, for the peak ahead."""
-    ready = {kind: larger(view.peak.get(kind), view.demand.get(kind)) for kind in KINDS}
-    demand = {kind: each for kind, each in ready.items() if each.requests_per_s > 0.0}
+    demand = ready_for(options, view)
     asked = Asked(demand, view.slo, view.pools if options.instances else {}, blind=options.blind)
     slo, eased = Sizing(profile, options.bounds(profile, view, 1.0)).attainable(asked)
     groups = [KINDS] if options.blind else [(kind,) for kind in KINDS]
@@ -50,15 +49,12 @@ def size(profile: Profile, options: Options, view: ClusterView, why: str) -> Siz
 def relieved(profile: Profile, options: Options, view: ClusterView, sized: Sized, late: Container[str]) -> Sized:
     """The plans, with more GPUs or another shape for the pools in `late`, as far as GPUs and power are left.
 
-    They are sized for the load now and some headroom, or the peak ahead where that is higher. Nothing else moves: what
-    is shrunk or split while load rises is missing for as long as instances take to start.
+    Nothing else moves: what is shrunk or split while load rises is missing for as long as instances take to start.
     """
     bounds = options.bounds(profile, view, sized.easing)
     if options.shards:
         bounds = replace(bounds, tensor_parallels=profile.tensor_parallels)
-    factor = 1.0 + options.headroom_frac
-    demand = {kind: larger(view.peak.get(kind), each.times(factor)) for kind, each in view.demand.items()}
-    asked = Asked(demand, sized.slo, view.pools, blind=options.blind)
+    asked = Asked(ready_for(options, view), sized.slo, view.pools, blind=options.blind)
     plans = {plan.pool: plan for plan in sized.plans}
     for pool, plan in plans.items():
         if pool in late:
@@ -81,10 +77,12 @@ def planned(way: Candidate, why: str) -> PoolPlan:
     return PoolPlan(way.pool, way.kinds, way.instances, way.shape, way.demand, way.power_w, why)
 
 
-def larger(peak: Demand | None, now: Demand | None) -> Demand:
-    """The one with more requests."""
-    both = [each for each in (peak, now) if each is not None]
-    return max(both, key=lambda each: each.requests_per_s, default=Demand())
+def ready_for(options: Options, view: ClusterView) -> dict[Kind, Demand]:
+    """Of each kind that is asked for, the peak ahead, or the load now and some headroom where that is higher."""
+    factor = 1.0 + options.headroom_frac
+    both = {kind: (view.peak.get(kind, Demand()), view.demand.get(kind, Demand()).times(factor)) for kind in KINDS}
+    largest = {kind: max(pair, key=lambda each: each.requests_per_s) for kind, pair in both.items()}
+    return {kind: each for kind, each in largest.items() if each.requests_per_s > 0.0}
 
 
 def _concessions(easing: float, share: float, eased: Sequence[Kind]) -> Iterator[str]:

@@ -30,7 +30,7 @@ class DynamoHints:
         tensor_parallel: Annotated[int, Range(1, 64)] = 8,  # where it is not chosen
         cluster_s: Annotated[float, Range(1.0, 86400.0)] = 1800.0,  # between two decisions on instances
         pool_s: Annotated[float, Range(1.0, 86400.0)] = 300.0,  # between two decisions on tensor parallelism
-        slo_margin: Annotated[float, Range(0.01, 1.0)] = 0.9,  # of an objective, what plans may use
+        slo_margin: Annotated[float, Range(0.01, 1.0)] = 1.0,  # of an objective, what plans may use
         headroom_frac: Annotated[float, Range(0.0, 10.0)] = 0.15,  # above the load now, for the next seconds
         merge_gpus: Annotated[int, Range(0, 1024)] = 8,  # a pool that needs no more may merge upwards
         payback_frac: Annotated[float, Range(0.01, 1.0)] = 0.7,  # of a change's saving that is counted on

@@ -23,7 +23,7 @@ class Options:
     tensor_parallel: int = 8
     cluster_s: float = 1800.0
     pool_s: float = 300.0
-    slo_margin: float = 0.9  # of an objective, what plans may use
+    slo_margin: float = 1.0  # of an objective, what plans may use: estimates are careful
     headroom_frac: float = 0.15  # above the load now, for what the next seconds bring
     merge_gpus: int = 8  # a pool that needs no more may merge upwards
     payback_frac: float = 0.7  # of a change's saving that is counted on

@@ -1,6 +1,7 @@
 """DynamoLLM's pool level: the tensor parallelism that serves the load now with least power, where changing pays back.
 
-A pool keeps the GPUs that the cluster level gave it. A reshape is planned only if
+A pool keeps all the GPUs that the cluster level gave it, and must be able to serve the peak that is foreseen without
+another reshape, as far as any shape can. A reshape is planned only if
 
     saved power x payback_frac x (horizon - transition) > energy of the transition.
 """
@@ -12,9 +13,11 @@ from dataclasses import replace
 
 from polcad.cluster.nouns import ClusterView, Kind, PoolPlan, Running, Slo
 from polcad.cluster.profiles import Profile
-from policies.dynamo_cluster import planned
+from policies.dynamo_cluster import planned, ready_for
 from policies.dynamo_options import Options
 from policies.dynamo_sizing import Asked, Candidate, Sizing, change_w
+
+_LEAST_FRAC = 0.05  # of a pool's power: estimates from means are no better than that
 
 
 class Reshaping:
@@ -26,7 +29,8 @@ class Reshaping:
         self._sizing = Sizing(profile, self._bounds)
         self._profile = profile
         factor = 1.0 + options.headroom_frac
-        self._demand = {kind: each.times(factor) for kind, each in view.demand.items()}
+        self._now = {kind: each.times(factor) for kind, each in view.demand.items()}
+        self._peak = ready_for(options, view)
         self._blind = options.blind
 
     def reshaped(self, plans: Sequence[PoolPlan], slo: Mapping[Kind, Slo]) -> tuple[PoolPlan, ...]:
@@ -39,11 +43,13 @@ class Reshaping:
         return tuple(found)
 
     def _one(self, plan: PoolPlan, slo: Mapping[Kind, Slo], most_w: float) -> PoolPlan:
-        asked = Asked(self._demand, slo, blind=self._blind)
-        if not asked.mix(plan.kinds)[0]:
-            return plan
         degree, gpus = plan.shape.tensor_parallel, plan.instances * plan.shape.tensor_parallel
-        ways = self._sizing.with_gpus(asked, plan.kinds, gpus)
+        ways, able = (
+            self._sizing.with_gpus(Asked(demand, slo, blind=self._blind), plan.kinds, gpus)
+            for demand in (self._now, self._peak)
+        )
+        lasting = {way.shape.tensor_parallel for way in able} or set(self._bounds.tensor_parallels)
+        ways = [way for way in ways if way.shape.tensor_parallel in lasting | {degree}]
         stays = next((way for way in ways if way.shape.tensor_parallel == degree), None)
         best = min(ways, key=lambda way: way.power_w, default=None)
         if best is None or best is stays or best.power_w > most_w:
@@ -51,7 +57,9 @@ class Reshaping:
         if stays is None:
             return planned(best, f"TP{degree} does not keep the objectives under the load now")
         saved_w = stays.power_w - best.power_w - self._change_w(plan, best)
-        return planned(best, f"reshaped from TP{degree}: saves {saved_w:.0f} W now") if saved_w > 0.0 else plan
+        if saved_w <= _LEAST_FRAC * stays.power_w:
+            return plan
+        return planned(best, f"reshaped from TP{degree}: saves {saved_w:.0f} W now")
 
     def _change_w(self, plan: PoolPlan, to: Candidate) -> float:
         return change_w(self._profile, [Running(plan.instances, plan.shape)], to, self._bounds)

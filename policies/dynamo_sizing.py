@@ -138,12 +138,12 @@ class Sizing:
         return list(_undominated(costed))
 
     def with_gpus(self, asked: Asked, kinds: tuple[Kind, ...], gpus: int) -> list[Candidate]:
-        """The ways to serve these kinds with just so many GPUs, one a degree of parallelism."""
+        """The ways to serve these kinds with just so many GPUs, one a degree of parallelism; none for nothing."""
         mix, slos = asked.mix(kinds)
         return [
             each
             for tp in self._instances
-            if gpus // tp
+            if mix and gpus and gpus % tp == 0
             for each in self._evaluate(kinds, mix, slos, tp, np.array([gpus // tp]))
         ]
 
