@@ -8,6 +8,7 @@ from typing import Any
 from polcad.errors import ConfigError
 
 GROUPS = (
+    "polcad.cluster_systems",
     "polcad.collectors",
     "polcad.devices",
     "polcad.forecasters",

@@ -1,4 +1,4 @@
-"""Answers from the model: ``reproduce polca`` and ``plan``."""
+"""Answers from the model: ``reproduce`` and ``plan``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ def add_to(app: typer.Typer) -> None:
     papers = typer.Typer(help="What a paper says, beside what the model here says.", no_args_is_help=True)
     papers.callback()(_papers)
     papers.command()(polca)
+    papers.command()(dynamollm)
     app.add_typer(papers, name="reproduce")
     app.command()(plan)
 
@@ -40,6 +41,33 @@ def polca(
     wanted = cases(acceptance_weeks)
     with bar("reproduce polca", len(wanted) * seeds) as advance:
         text = document(run(weeks, seeds, processes, advance, wanted), weeks, acceptance_weeks, seeds)
+    typer.echo(text)
+    if out is not None:
+        write(out, text)
+
+
+def dynamollm(
+    trace: Annotated[
+        Path | None, typer.Option(help="The hour, in Azure's columns (.csv or .csv.gz); left out: a made-up one.")
+    ] = None,
+    servers: Annotated[int, typer.Option(min=9, help="Of the hour; nine pools need one each at least.")] = 12,
+    week_servers: Annotated[int, typer.Option(min=9, help="Of the weeks.")] = 40,
+    week_hours: Annotated[float, typer.Option(help="How much of each week, from Monday, 00:00 UTC.")] = 168.0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same page.")] = 1,
+    carbon: Annotated[Path | None, typer.Option(help="Hourly intensity: a CSV with a column g_per_kwh.")] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 2,
+    out: Annotated[Path | None, typer.Option(help="Write the page (Markdown) here too.")] = None,
+) -> None:
+    """Run DynamoLLM's comparison on the simulated cluster: about 10 minutes on two cores, with the extra `sim`."""
+    from polcad.progress import bar
+    from polcad.report import check_writable, write
+    from polcad.reproduce_dynamollm import Wanted, document, run
+
+    check_writable(out)
+    wanted = Wanted(trace, servers, week_servers, week_hours, seed, carbon)
+    runs = wanted.runs()
+    with bar("reproduce dynamollm", len(runs)) as advance:
+        text = document(run(runs, processes, advance), wanted)
     typer.echo(text)
     if out is not None:
         write(out, text)

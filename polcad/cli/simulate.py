@@ -1,9 +1,9 @@
-"""Models instead of machines: ``simulate row``."""
+"""Models instead of machines: ``simulate row`` and ``simulate cluster``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,14 +12,17 @@ from polcad.cli.common import JsonOption, print_json
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    models = typer.Typer(help="What a modelled row would do: power, brakes, slowdowns.", no_args_is_help=True)
+    models = typer.Typer(
+        help="What a modelled row or cluster would do: power, slowdowns, latencies.", no_args_is_help=True
+    )
     models.callback()(_models)
     models.command("row")(row)
+    models.command("cluster")(cluster)
     app.add_typer(models, name="simulate")
 
 
 def _models() -> None:
-    """What a modelled row would do: power, brakes, slowdowns."""
+    """What a modelled row or cluster would do: power, slowdowns, latencies."""
 
 
 def row(
@@ -70,6 +73,64 @@ def row(
         result, figures = timed(options, advance)
     if report is not None:
         write(report, of_row(model, result, policy))
+    _show(figures, as_json)
+
+
+def cluster(
+    system: Annotated[
+        str, typer.Option(help="single-pool, multi-pool, scale-instances, scale-shards, scale-clock or dynamo.")
+    ],
+    servers: Annotated[int, typer.Option(help="Servers of eight GPUs that there are at most.")],
+    trace: Annotated[Path | None, typer.Option(help="Requests in Azure's columns, .csv or .csv.gz.")] = None,
+    week: Annotated[str | None, typer.Option(help="conv or code: a made-up week instead of a trace.")] = None,
+    hours: Annotated[float | None, typer.Option(help="End after so long; left out: with the trace or week.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same cluster.")] = 1,
+    peak_util: Annotated[float, typer.Option(help="What the busiest ten minutes ask of the servers' time.")] = 0.40,
+    past: Annotated[
+        str, typer.Option(help="What forecasts of a trace have learnt: none, or itself (a past week like it, noisy).")
+    ] = "none",
+    profile: Annotated[Path | None, typer.Option(help="Your model on your GPU (TOML).")] = None,
+    length_accuracy: Annotated[float, typer.Option(help="Share of output lengths that are guessed right.")] = 0.81,
+    surprise: Annotated[float, typer.Option(help="The load is so many times what was forecast.")] = 1.0,
+    slo_scale: Annotated[float, typer.Option(help="The objectives, times this.")] = 1.0,
+    lose_server: Annotated[str | None, typer.Option(help="AT+SECONDS: the busiest server is gone so long.")] = None,
+    stale: Annotated[str | None, typer.Option(help="AT+SECONDS: the load is not measured so long.")] = None,
+    carbon: Annotated[Path | None, typer.Option(help="Hourly intensity: a CSV with a column g_per_kwh.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a page with plots (HTML).")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Simulate a serving cluster, request by request, under one of DynamoLLM's systems."""
+    from polcad.progress import bar
+    from polcad.report import check_writable, of_cluster, write
+    from polcad.simulate_cluster import ClusterOptions, timed
+
+    options = ClusterOptions(
+        system=system,
+        servers=servers,
+        trace=trace,
+        week=week,
+        hours=hours,
+        seed=seed,
+        peak_util=peak_util,
+        past=past,
+        profile=profile,
+        length_accuracy=length_accuracy,
+        surprise=surprise,
+        slo_scale=slo_scale,
+        lose_server=lose_server,
+        stale=stale,
+        carbon=carbon,
+    )
+    model = options.model()
+    check_writable(report)
+    with bar(f"simulate {servers} servers", model.seconds) as advance:
+        result, figures = timed(options, advance, model)
+    if report is not None:
+        write(report, of_cluster(model, result))
+    _show(figures, as_json)
+
+
+def _show(figures: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(figures)
         return

@@ -12,4 +12,9 @@ Pure: no I/O, no asyncio, no clock; the same `RowModel` and seed give the same b
 Every server is modelled twice on the same requests: as it is driven, and as its *twin*, which nobody ever slows. A
 request's slowdown is its latency over its twin's, less one; the twins' power is what the row would draw uncapped. Load
 is per server, so the twin is also the row that is not oversubscribed.
+
+The other model is of a serving cluster that scaling hints shape: `cluster_model.ClusterModel` (a planner, what is asked
+of it as `asking.Week` or `asking.Recorded`, a profile of `polcad.cluster`, faults), `cluster.simulate(model) ->
+cluster_result.ClusterResult`. Requests are served one by one (`serving`), and what is planned is carried out with all
+that it costs (`deployment`).
 """

@@ -1,0 +1,217 @@
+"""A serving cluster in simulated time: requests, instances, and the planner that shapes them.
+
+Every `TICK_S` the planner is shown the load of the last minute and the peak that is forecast, as it would be live, and
+what it plans is carried out with all that this costs (`deployment`). Requests are served one by one (`serving`). Energy
+is that of instances with their share of their servers; a GPU that no instance uses draws nothing, as its server's share
+is somebody else's. The same model and seed give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from polcad.cluster.classes import NoisyLengths
+from polcad.cluster.nouns import KINDS, ClusterView, Demand, Kind, Length, Slo
+from polcad.cluster.prediction import Prediction
+from polcad.sim.asking import CHUNK_S, Asked
+from polcad.sim.cluster_model import TICK_S, ClusterModel, objectives
+from polcad.sim.cluster_result import PHASE_NAMES, ClusterResult, Told, latencies, names
+from polcad.sim.deployment import Deployment, slots_of
+from polcad.sim.engines import Engines, kinds_of
+from polcad.sim.metering import LoadMeter, mean_demand, peak_demand
+from polcad.sim.profiles import Floats
+from polcad.sim.requests import Ints
+from polcad.sim.row import START_T
+from polcad.sim.sampling import Sampling
+
+_MINUTE_TICKS = 12
+_FIRST_S = 300.0  # the load that the cluster begins with is that of its first minutes
+_MOST_TOLD = 300
+_AGAIN_S = 1800.0  # before the same is told again
+
+
+def simulate(model: ClusterModel, progress: Callable[[int], None] | None = None) -> ClusterResult:
+    """Run it; `progress` is told the simulated seconds done since the last call."""
+    return Cluster(model).run(progress or (lambda _: None))
+
+
+class Cluster:
+    """A model under way."""
+
+    def __init__(self, model: ClusterModel) -> None:
+        sample = model.source.sample()
+        self._model, self._thresholds = model, model.source.thresholds
+        longest = (float(np.quantile(sample.prompt, 0.99)), float(np.quantile(sample.output, 0.99)))
+        plain = objectives(model.profile, self._thresholds, longest)
+        self._slo = {k: Slo(model.slo_scale * s.ttft_s, model.slo_scale * s.tbt_s) for k, s in plain.items()}
+        self._engines = Engines(model.profile, slots_of(model.profile, model.servers), self._slo)
+        self._deployment = Deployment(self._engines, model.profile, model.servers)
+        self._lengths, self._meter = NoisyLengths(model.accuracy, model.seed), LoadMeter(TICK_S)
+        self._prediction = Prediction()
+        self._known: dict[Kind, Demand] = {}  # the load, as last measured
+        self._peak: dict[Kind, Demand] = {}
+        self._measured_s = 0.0
+        self._said: dict[str, float] = {}  # what planners say, and when it was last told
+        self._told: list[Told] = []
+        self._samples = Sampling(self._engines, self._deployment, model.seconds)
+
+    def run(self, progress: Callable[[int], None]) -> ClusterResult:
+        """To the end."""
+        self._prepare()
+        for tick in range(round(self._model.seconds / TICK_S)):
+            if tick * TICK_S % CHUNK_S == 0:
+                progress(round(min(CHUNK_S, self._model.seconds - tick * TICK_S)))
+                self._take(round(tick * TICK_S // CHUNK_S))
+            self._tick(tick)
+        return self._result()
+
+    def _prepare(self) -> None:
+        """Let the prediction learn from the past, and begin as a cluster that has always been so."""
+        model, first = self._model, self._chunk(0)
+        early = first[0].arrive_s < _FIRST_S
+        asked = Asked(*(column[early] for column in (first[0].arrive_s, first[0].prompt, first[0].output)))
+        now = mean_demand(asked, first[1][1][early], min(_FIRST_S, model.seconds))
+        self._learn_history()
+        self._prediction.observe(START_T - 60.0, now)
+        self._known, self._peak = now, self._prediction.peak()
+        if model.provisioned:
+            self._peak = {kind: one.times(1.0 + model.margin_frac) for kind, one in self._highest().items()}
+        self._plan(0.0, at_once=True)
+        self._lengths = NoisyLengths(model.accuracy, model.seed)  # so that guesses begin with the run
+
+    def _learn_history(self) -> None:
+        history, sample = self._model.source.history(), self._model.source.sample()
+        if not len(history):
+            return
+        lengths = mean_demand(sample, self._guess(kinds_of(sample, self._thresholds)), 1.0)
+        for minute, rates in enumerate((history @ self._taken_for()).tolist()):
+            load = {kind: replace(lengths[kind], requests_per_s=rates[KINDS.index(kind)]) for kind in lengths}
+            self._prediction.observe(START_T + 60.0 * (minute - len(history)), load)
+
+    def _taken_for(self) -> Floats:
+        """By true kind, the shares of what requests are taken for."""
+        kinds, wrong = np.arange(len(KINDS)), (1.0 - self._model.accuracy) / (len(Length) - 1)
+        same = kinds[:, None] // len(Length) == kinds // len(Length)  # the prompt is known
+        shares: Floats = np.where(kinds[:, None] == kinds, self._model.accuracy, np.where(same, wrong, 0.0))
+        return shares
+
+    def _highest(self) -> dict[Kind, Demand]:
+        """The highest load of each kind in the busiest hours."""
+        chunks = [self._chunk(index) for index in self._model.source.busy()]
+        columns = zip(*((asked.arrive_s, asked.prompt, asked.output, kinds[1]) for asked, kinds in chunks), strict=True)
+        arrive_s, prompt, output, guesses = (np.concatenate(column) for column in columns)
+        return peak_demand(Asked(arrive_s, prompt, output), guesses, _FIRST_S)
+
+    def _guess(self, kinds: Ints) -> Ints:
+        return self._lengths.guess(kinds).astype(np.int64)
+
+    def _chunk(self, index: int) -> tuple[Asked, Ints]:
+        """Requests, and what they are and are taken for."""
+        asked = self._model.source.chunk(index)
+        kinds = kinds_of(asked, self._thresholds)
+        return asked, np.stack([kinds, self._guess(kinds)])
+
+    def _take(self, index: int) -> None:
+        asked, kinds = self._chunk(index)
+        self._engines.take(asked, kinds)
+        self._meter.take(asked, kinds[1])
+
+    def _tick(self, tick: int) -> None:
+        t = tick * TICK_S
+        if tick:
+            self._measure(t, tick)
+            self._fail(t)
+            self._plan(t)
+        self._engines.advance(t + TICK_S)
+        self._meter.tick()
+        self._samples.tick(t + TICK_S)
+
+    def _measure(self, t: float, tick: int) -> None:
+        """What the planner may know: the load of the last minute, unless the metrics are stale."""
+        stale = self._model.stale
+        if stale is not None and stale.covers(t):
+            if not stale.covers(t - TICK_S):
+                self._tell(t, f"metrics are stale for {stale.length_s:.0f} s")
+            return
+        self._known, self._measured_s = self._meter.demand(), t
+        if tick % _MINUTE_TICKS == 0:
+            self._prediction.observe(START_T + t, self._known)
+            if not self._model.provisioned:
+                self._peak = self._prediction.peak()
+
+    def _fail(self, t: float) -> None:
+        lost = self._model.lost
+        if lost is None:
+            return
+        if lost.covers(t) and not lost.covers(t - TICK_S):
+            self._tell(t, self._deployment.lose(t))
+        if lost.covers(t - TICK_S) and not lost.covers(t):
+            self._deployment.restore(t)
+            self._tell(t, "the lost server is back, empty")
+
+    def _plan(self, t: float, *, at_once: bool = False) -> None:
+        plans = self._model.planner(self._view(t))
+        for plan in plans:
+            text = f"{plan.pool}: {plan.instances} x TP{plan.shape.tensor_parallel}, {plan.why}"
+            if t - self._said.get(text, -_AGAIN_S) >= _AGAIN_S:
+                self._tell(t, text)
+                self._said[text] = t
+        self._deployment.apply(t, plans, at_once=at_once)
+
+    def _view(self, t: float) -> ClusterView:
+        model = self._model
+        return ClusterView(
+            t=START_T + t,
+            gpus=self._deployment.gpus_there,
+            demand=self._known,
+            peak={kind: one.times(1.0 / model.surprise) for kind, one in self._peak.items()},
+            slo=self._slo,
+            pools=self._deployment.running(t),
+            power_budget_w=model.power_budget_w,
+            measured_t=START_T + self._measured_s,
+        )
+
+    def _tell(self, t: float, text: str) -> None:
+        if len(self._told) < _MOST_TOLD:
+            self._told.append(Told(t, text))
+
+    def _result(self) -> ClusterResult:
+        model, world, samples = self._model, self._engines.world, self._samples
+        late = self._overdue() + world.tally.late
+        finished = world.tally.finished
+        total = latencies(world.ttft.sum(axis=0), world.tbt.sum(axis=0), int(finished.sum()), int(late.sum()))
+        each = {
+            name: latencies(world.ttft[place], world.tbt[place], int(finished[place]), int(late[place]))
+            for place, name in enumerate(names())
+        }
+        return ClusterResult(
+            system=model.system,
+            servers=model.servers,
+            seed=model.seed,
+            length_s=float(model.seconds),
+            requests=int(world.tally.arrived.sum()),
+            finished=int(finished.sum()),
+            under_way=self._engines.under_way,
+            energy_j=dict(zip(PHASE_NAMES[1:], world.phase_j[1:].tolist(), strict=True)),
+            hours_j=samples.hours_j(),
+            gpu_s=samples.gpu_s,
+            instance_s=samples.instance_s,
+            all=total,
+            kinds=each,
+            slo=dict(zip(names(), (self._slo[kind] for kind in KINDS), strict=True)),
+            changes=dict(sorted(self._deployment.changes.items())),
+            series=samples.series,
+            told=tuple(self._told),
+        )
+
+    def _overdue(self) -> Ints:
+        """By kind, requests whose first token is already too late when the time is over."""
+        world = self._engines.world
+        used = np.ones(len(world.free), np.bool_)
+        used[world.free[: world.free_count[0]]] = False
+        waits = world.requests[used & np.isnan(world.requests.first_s)]
+        too_late = self._model.seconds - waits.arrive_s > world.tally.ttft_slo_s[waits.kind]
+        return np.bincount(waits.kind[too_late], minlength=len(KINDS)).astype(np.int64)

@@ -1,0 +1,88 @@
+"""A simulated cluster as one asks for it: what is asked of it, what plans it, and what goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import ceil
+
+from polcad.cluster.classes import Thresholds
+from polcad.cluster.nouns import KINDS, ClusterView, Demand, Kind, Length, PoolPlan, Slo
+from polcad.cluster.profiles import LLAMA2_70B_H100, Profile, isolated_slo
+from polcad.errors import ConfigError
+from polcad.sim.asking import Source
+
+TICK_S = 5.0
+
+Planner = Callable[[ClusterView], Sequence[PoolPlan]]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A fault's time, since the start."""
+
+    at_s: float
+    length_s: float
+
+    def covers(self, t: float) -> bool:
+        """Whether `t` lies in it."""
+        return self.at_s <= t < self.at_s + self.length_s
+
+    @classmethod
+    def parse(cls, text: str, option: str) -> Span:
+        """``3600+600``: at 3600 s for 600 s; ConfigError."""
+        try:
+            at_s, length_s = map(float, text.split("+"))
+        except ValueError as error:
+            raise ConfigError(f"{option} {text!r}: say AT+SECONDS") from error
+        if at_s < 0 or length_s <= 0:
+            raise ConfigError(f"{option} {text!r}: a time from 0 on, and a length above 0 are needed")
+        return cls(at_s, length_s)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterModel:
+    """One simulated cluster. `provisioned`: its size is fixed, for the highest load of each kind that will come.
+
+    `accuracy`: the share of outputs whose length is guessed right. `surprise`: the load is so many times what was
+    foreseen. `lost`, `stale`: while a server is gone, while no load is measured. ConfigError for what cannot be.
+    """
+
+    system: str
+    planner: Planner
+    source: Source
+    servers: int
+    profile: Profile = LLAMA2_70B_H100
+    provisioned: bool = False
+    seed: int = 1
+    accuracy: float = 0.81
+    surprise: float = 1.0
+    slo_scale: float = 1.0
+    lost: Span | None = None
+    stale: Span | None = None
+    power_budget_w: float | None = None
+    margin_frac: float = 0.3  # above the highest load, of a fixed size: as `Prediction` has until it knows enough
+
+    def __post_init__(self) -> None:
+        """Refuse what means nothing."""
+        for name in ("servers", "surprise", "slo_scale"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name}={getattr(self, name)} must be above 0")
+        if not 0 <= self.accuracy <= 1:
+            raise ConfigError(f"length_accuracy={self.accuracy} must be between 0 and 1")
+
+    @property
+    def seconds(self) -> int:
+        """How long it goes on, in whole ticks."""
+        return ceil(self.source.length_s / TICK_S) * round(TICK_S)
+
+
+def objectives(profile: Profile, thresholds: Thresholds, longest: tuple[float, float]) -> dict[Kind, Slo]:
+    """Five times what a request alone takes that is as long as its kind may be; `longest`: where long ones end.
+
+    At the tertiles of the conversation trace this gives .26, .41 and 2 s to the first token: DynamoLLM's table has
+    .25, .4 and 2 s, as remembered.
+    """
+    prompts = dict(zip(Length, (*thresholds.prompt_tokens, longest[0]), strict=True))
+    outputs = dict(zip(Length, (*thresholds.output_tokens, longest[1]), strict=True))
+    return {kind: isolated_slo(profile, Demand(0.0, prompts[kind[0]], outputs[kind[1]])) for kind in KINDS}

@@ -1,0 +1,284 @@
+"""Instances on servers: what a plan asks for is made of what is there, in the order of what it costs.
+
+GPUs of a pool that is to have another shape are given it (`Profile.reshape_s`; requests and their memory move over). An
+instance too many serves another pool that needs its shape, at once, or gives its GPUs to another shape. Only what is
+still missing is started anew (`Profile.start_s`, drawing power). What is left over takes no new requests, and is
+switched off when it is empty, but not before its successors serve. While a pool is far from complete, those that
+served its kinds before help it; a pool that has nobody is served by the next larger one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from polcad.cluster.nouns import KINDS, Kind, PoolPlan, Running, Shape, name_of
+from polcad.cluster.profiles import Profile
+from polcad.sim.engines import LOBBY, Engines
+
+SERVER_GPUS = 8
+_ENOUGH_FRAC = 0.75  # of its instances, with which a pool serves alone
+_SOON_S = 2.0  # an instance that serves in so long may be given requests now
+
+
+@dataclass(slots=True)
+class Instance:
+    """One instance: where it is, what it is, and since when it serves."""
+
+    slot: int
+    server: int
+    pool: str
+    shape: Shape
+    ready_s: float
+    draining: bool = False
+
+
+class Deployment:
+    """The instances of a cluster; times are seconds since the start, and never go back."""
+
+    def __init__(self, engines: Engines, profile: Profile, servers: int) -> None:
+        self.changes: Counter[str] = Counter()
+        self._engines, self._profile = engines, profile
+        self._instances: dict[int, Instance] = {}
+        self._slots = list(range(slots_of(profile, servers)))[::-1]
+        self._room = [SERVER_GPUS] * servers
+        self._plans: dict[str, PoolPlan] = {}
+        self._members: dict[Kind, tuple[int, ...]] = {}  # who serves a kind
+        self._asked: tuple[object, ...] = ()
+        self._next_s = 0.0  # when instances that start, or empty ones, are to be looked at
+
+    @property
+    def gpus(self) -> int:
+        """In use."""
+        return sum(one.shape.tensor_parallel for one in self._instances.values())
+
+    @property
+    def clock_frac(self) -> float:
+        """Mean over the GPUs in use; 1 where none is."""
+        gpus = [(one.shape.tensor_parallel, one.shape.clock_frac) for one in self._instances.values()]
+        return (
+            sum(number * clock for number, clock in gpus) / max(1, sum(number for number, _ in gpus)) if gpus else 1.0
+        )
+
+    @property
+    def instances(self) -> int:
+        """That serve or start."""
+        return len(self._instances)
+
+    def running(self, t: float) -> Mapping[str, Running]:
+        """Each planned pool as it is, in the shape that was planned."""
+        seen = {}
+        for pool, plan in self._plans.items():
+            mine = [one for one in self._of(pool) if one.shape.tensor_parallel == plan.shape.tensor_parallel]
+            ready = sum(one.ready_s <= t + _SOON_S for one in mine)
+            seen[pool] = Running(ready, plan.shape, len(mine) - ready)
+        return seen
+
+    def apply(self, t: float, plans: Sequence[PoolPlan], *, at_once: bool = False) -> None:
+        """Make what the plans ask for; `at_once`: as a cluster that has always been so."""
+        self._plans = {plan.pool: plan for plan in plans}
+        asked = tuple((plan.pool, plan.kinds, plan.instances, plan.shape.tensor_parallel) for plan in plans)
+        if asked != self._asked or t >= self._next_s:
+            self._asked = asked
+            self._reconcile(t, at_once=at_once)
+        self._set_clocks(t)
+
+    def lose(self, t: float) -> str:
+        """The server with most GPUs in use is gone, and what its instances had in memory; what that was, in words."""
+        used = Counter({server: 0 for server in range(len(self._room)) if self._room[server]})
+        for one in self._instances.values():
+            used[one.server] += one.shape.tensor_parallel
+        server = max(used, key=lambda place: (used[place], -place))
+        gone = [one for one in self._instances.values() if one.server == server]
+        self._room[server] = 0
+        for one in gone:
+            del self._instances[one.slot]
+        self._deal(t)
+        for one in gone:
+            self._switch_off(one, t, kept=False)
+        self._next_s = t
+        return f"server {server} is lost, with {len(gone)} instances"
+
+    def restore(self, t: float) -> None:
+        """Lost servers are back, empty."""
+        self._room = [SERVER_GPUS] * len(self._room)
+        self._next_s = t
+
+    @property
+    def gpus_there(self) -> int:
+        """Of all servers that are not lost."""
+        return sum(self._room)
+
+    def _of(self, pool: str) -> list[Instance]:
+        return [one for one in self._instances.values() if one.pool == pool and not one.draining]
+
+    def _reconcile(self, t: float, *, at_once: bool) -> None:
+        lack: dict[str, int] = {}
+        kept: set[int] = set()
+        for pool, plan in self._plans.items():
+            right = [one for one in self._of(pool) if one.shape.tensor_parallel == plan.shape.tensor_parallel]
+            chosen = sorted(right, key=lambda one: (one.ready_s > t, one.slot))[: plan.instances]
+            kept.update(one.slot for one in chosen)
+            lack[pool] = plan.instances - len(chosen)
+        spare = [one for one in self._instances.values() if one.slot not in kept]
+        gone: list[Instance] = []
+        for pool in lack:
+            own = [one for one in spare if one.pool == pool]
+            gone += self._reshape(t, pool, lack, own)
+        spare = [one for one in spare if one.slot in self._instances]
+        held = [one for one in spare if lack.get(one.pool)]  # their pools need them until others have started
+        free = [one for one in spare if one not in held]
+        self._relabel(lack, free)
+        for pool in lack:
+            gone += self._reshape(t, pool, lack, free)
+        self._start(t, lack, 0.0 if at_once else self._profile.start_s)
+        self._leave(t, [*held, *free], gone)
+        self._deal(t)
+        for one in gone:
+            self._switch_off(one, t, kept=True)
+        self._end_drained(t)
+
+    def _relabel(self, lack: dict[str, int], spare: list[Instance]) -> None:
+        """Give pools what others have too many of, in the shape that they need: to those that lack most first."""
+        while True:
+            pools = sorted(lack, key=lambda pool: (-lack[pool] / max(1, self._plans[pool].instances), pool))
+            pairs = ((pool, one) for pool in pools if lack[pool] for one in sorted(spare, key=lambda one: one.ready_s))
+            fits = (
+                pair for pair in pairs if pair[1].shape.tensor_parallel == self._plans[pair[0]].shape.tensor_parallel
+            )
+            if (found := next(fits, None)) is None:
+                return
+            pool, one = found
+            spare.remove(one)
+            one.pool, one.draining = pool, False
+            lack[pool] -= 1
+            self.changes["moved to another pool"] += 1
+
+    def _reshape(self, t: float, pool: str, lack: dict[str, int], spare: list[Instance]) -> list[Instance]:
+        """Make other shapes of what nobody wants; the instances that are gone by that."""
+        shape, gone = self._plans[pool].shape, list[Instance]()
+        warm = 0  # GPUs that were given up and not used again, on the server looked at
+        for server in sorted({one.server for one in spare}):
+            here = sorted((one for one in spare if one.server == server), key=lambda one: -one.ready_s)
+            while lack[pool] and self._free(server) + _gpus(here) >= shape.tensor_parallel and (warm or here):
+                while self._free(server) < shape.tensor_parallel or not warm:
+                    one = here.pop()
+                    spare.remove(one)
+                    del self._instances[one.slot]
+                    gone.append(one)
+                    warm += one.shape.tensor_parallel
+                warm = max(0, warm - shape.tensor_parallel)
+                self._put(t, server, pool, self._profile.reshape_s)
+                self.changes["reshaped"] += 1
+                lack[pool] -= 1
+            warm = 0
+        return gone
+
+    def _start(self, t: float, lack: dict[str, int], start_s: float) -> None:
+        """Start what is missing, on the servers with the least room that suffices."""
+        for pool, plan in self._plans.items():
+            gpus = plan.shape.tensor_parallel
+            while lack[pool]:
+                fits = [server for server in range(len(self._room)) if self._free(server) >= gpus]
+                if not fits:
+                    self.changes["found no room"] += lack[pool]
+                    break
+                self._put(t, min(fits, key=self._free), pool, start_s)
+                self.changes["started"] += 1
+                lack[pool] -= 1
+
+    def _leave(self, t: float, spare: Sequence[Instance], gone: list[Instance]) -> None:
+        """What nobody wants: away with it, or it stays until its successors serve."""
+        for one in spare:
+            if one.ready_s > t + _SOON_S:
+                del self._instances[one.slot]
+                gone.append(one)
+                continue
+            heir = self._heir(one.pool)
+            if heir is not None and self._ready(heir, t) < heir.instances:
+                one.pool = heir.pool
+                continue
+            self.changes["drained"] += not one.draining
+            one.draining = True
+
+    def _heir(self, pool: str) -> PoolPlan | None:
+        """The plan that a pool's largest kind belongs to now."""
+        mine = next((plan for plan in self._plans.values() if any(name_of(kind) == pool for kind in plan.kinds)), None)
+        return self._plans.get(pool, mine)
+
+    def _ready(self, plan: PoolPlan, t: float) -> int:
+        right = [one for one in self._of(plan.pool) if one.shape.tensor_parallel == plan.shape.tensor_parallel]
+        return sum(one.ready_s <= t + _SOON_S for one in right)
+
+    def _put(self, t: float, server: int, pool: str, after_s: float) -> None:
+        slot, shape = self._slots.pop(), self._plans[pool].shape
+        self._instances[slot] = Instance(slot, server, pool, shape, t + after_s)
+        self._engines.start(slot, t, shape, t + after_s)
+
+    def _free(self, server: int) -> int:
+        used = sum(one.shape.tensor_parallel for one in self._instances.values() if one.server == server)
+        return self._room[server] - used
+
+    def _deal(self, t: float) -> None:
+        """Say who serves which kinds now."""
+        serving = [one for one in self._instances.values() if not one.draining and one.ready_s <= t + _SOON_S]
+        ready = {pool: [one.slot for one in serving if one.pool == pool] for pool in self._plans}
+        slots = {one.slot for one in serving}
+        self._members = {
+            kind: self._members_of(kind, plan, ready, slots) for plan in self._plans.values() for kind in plan.kinds
+        }
+        groups: dict[tuple[int, ...], list[Kind]] = {}
+        for kind, members in self._members.items():
+            groups.setdefault(members or (LOBBY,), []).append(kind)
+        self._engines.deal({tuple(kinds): members for members, kinds in groups.items()})
+        self._engines.leave_lobby(t)
+
+    def _members_of(
+        self, kind: Kind, plan: PoolPlan, ready: Mapping[str, Sequence[int]], serving: Collection[int]
+    ) -> tuple[int, ...]:
+        """Who serves a kind: its pool; who did so before helps while that is far from complete; else any."""
+        own = list(ready[plan.pool])
+        if len(own) < _ENOUGH_FRAC * plan.instances:
+            own += [slot for slot in self._members.get(kind, ()) if slot in serving and slot not in own]
+        if own:
+            return tuple(own)
+        pools = sorted(self._plans.values(), key=lambda each: KINDS.index(each.kinds[-1]))
+        place = pools.index(plan)
+        larger_first = (*pools[place:], *pools[:place][::-1])
+        return next((tuple(ready[each.pool]) for each in larger_first if ready[each.pool]), ())
+
+    def _switch_off(self, one: Instance, t: float, *, kept: bool) -> None:
+        self._engines.empty(one.slot, t, kept)
+        self._slots.append(one.slot)
+
+    def _end_drained(self, t: float) -> None:
+        """Switch off what is empty, and say when to look again."""
+        draining = [one for one in self._instances.values() if one.draining]
+        for one in draining:
+            self._engines.drain(one.slot, t)
+            if not self._engines.busy(one.slot):
+                del self._instances[one.slot]
+                self._switch_off(one, t, kept=True)
+        starting = [one.ready_s for one in self._instances.values() if one.ready_s > t]
+        left = any(one.draining for one in self._instances.values())
+        self._next_s = t if left else min(starting, default=float("inf"))
+
+    def _set_clocks(self, t: float) -> None:
+        """Send clocks that have changed to instances that serve."""
+        for one in self._instances.values():
+            plan = self._plans.get(one.pool)
+            if plan is None or one.ready_s > t or one.shape.clock_frac == plan.shape.clock_frac:
+                continue
+            one.shape = Shape(one.shape.tensor_parallel, plan.shape.clock_frac)
+            self._engines.retime(one.slot, t, one.shape, self._profile.clock_s)
+            self.changes["clock set"] += 1
+
+
+def _gpus(instances: Sequence[Instance]) -> int:
+    return sum(one.shape.tensor_parallel for one in instances)
+
+
+def slots_of(profile: Profile, servers: int) -> int:
+    """As many instances as the servers can hold, twice: those that are going, and those that come."""
+    return 2 * servers * SERVER_GPUS // profile.tensor_parallels[0]

@@ -1,0 +1,155 @@
+"""``polcad simulate cluster``: a serving cluster under one of DynamoLLM's systems, as figures and as a page.
+
+Systems are found by name among the entry points `polcad.cluster_systems`: a class made with a `Profile`, whose `decide`
+takes a `ClusterView` and gives plans. Those that are `provisioned` have a fixed size, for the highest load of each kind
+that will come, and a margin. The load is scaled so that the busiest ten minutes ask `peak_util` of the servers' time
+(`polcad.sim.asking.service_s`): at .4 nine pools of the size for their peaks just fit, one pool needs about half.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from polcad.cluster.profiles import LLAMA2_70B_H100, Profile
+from polcad.errors import ConfigError
+from polcad.plugins import load
+from polcad.sim.asking import WEEKS, Recorded, Source, Week
+from polcad.sim.cluster import simulate
+from polcad.sim.cluster_model import ClusterModel, Span
+from polcad.sim.cluster_result import ClusterResult, carbon_kg
+from polcad.sim.profiles import Floats
+from polcad.sim.requests import HOUR_S, WEEK_S
+from polcad.simulate import read_trace
+
+PEAK_UTIL = 0.40
+GPU_HOUR, KWH = 2.0, 0.10  # USD; assumed: only ratios of costs mean something
+PASTS = ("none", "itself")
+_COLUMN = "g_per_kwh"
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterOptions:
+    """What is simulated. `lose_server` and `stale` are ``AT+SECONDS``; `hours` ends a run before its source does."""
+
+    system: str
+    servers: int
+    trace: Path | None = None
+    week: str | None = None
+    hours: float | None = None
+    seed: int = 1
+    peak_util: float = PEAK_UTIL
+    profile: Path | None = None
+    length_accuracy: float = 0.81
+    surprise: float = 1.0
+    slo_scale: float = 1.0
+    lose_server: str | None = None
+    stale: str | None = None
+    carbon: Path | None = None
+    past: str = "none"  # of a trace: nothing, or "itself" on each day of the week before, but for noise
+
+    def model(self) -> ClusterModel:
+        """The cluster; ConfigError for options that mean nothing."""
+        if self.servers < 1:
+            raise ConfigError(f"--servers {self.servers}: at least 1 is needed")
+        profile = LLAMA2_70B_H100 if self.profile is None else Profile.read(self.profile)
+        system = load("polcad.cluster_systems", self.system)
+        return ClusterModel(
+            system=self.system,
+            planner=system(profile).decide,
+            source=self.source(profile),
+            servers=self.servers,
+            profile=profile,
+            provisioned=system.provisioned,
+            seed=self.seed,
+            accuracy=self.length_accuracy,
+            surprise=self.surprise,
+            slo_scale=self.slo_scale,
+            lost=None if self.lose_server is None else Span.parse(self.lose_server, "--lose-server"),
+            stale=None if self.stale is None else Span.parse(self.stale, "--stale"),
+        )
+
+    def source(self, profile: Profile) -> Source:
+        """What is asked of the cluster."""
+        if (self.trace is None) is (self.week is None):
+            raise ConfigError("say either --trace FILE or --week conv or code")
+        if self.past not in PASTS:
+            raise ConfigError(f"--past {self.past}: it is none of {', '.join(PASTS)}")
+        if not 0 < self.peak_util < 1:
+            raise ConfigError(f"--peak-util {self.peak_util}: it must be above 0 and below 1")
+        capacity_s = self.peak_util * self.servers
+        if self.trace is not None:
+            trace, most_s = read_trace(self.trace), self._length_s()
+            return Recorded.loading(trace, capacity_s, profile, self.seed, most_s=most_s, past=self.past == "itself")
+        if self.week not in WEEKS:
+            raise ConfigError(f"--week {self.week}: it is none of {', '.join(WEEKS)}")
+        return Week.loading(WEEKS[self.week], capacity_s, profile, self.seed, min(self._length_s(), WEEK_S))
+
+    def _length_s(self) -> float:
+        if self.hours is None:
+            return float("inf")
+        if self.hours <= 0:
+            raise ConfigError(f"--hours {self.hours}: it must be above 0")
+        return self.hours * HOUR_S
+
+
+def timed(
+    options: ClusterOptions, progress: Callable[[int], None] | None = None, model: ClusterModel | None = None
+) -> tuple[ClusterResult, dict[str, Any]]:
+    """Simulate, and the figures of ``--json`` with the time it took; ConfigError."""
+    intensity = None if options.carbon is None else read_intensity(options.carbon)
+    start = perf_counter()
+    result = simulate(model or options.model(), progress)
+    return result, summary(result, perf_counter() - start, intensity)
+
+
+def summary(result: ClusterResult, wall_s: float, g_per_kwh: Floats | None = None) -> dict[str, Any]:
+    """The figures; `carbon_kg` is null where no intensity is known."""
+    every = result.all
+    return {
+        "system": result.system,
+        "servers": result.servers,
+        "energy_kwh": result.energy_kwh,
+        "ttft_p50_s": every.ttft_p50_s,
+        "ttft_p99_s": every.ttft_p99_s,
+        "tbt_p50_s": every.tbt_p50_s,
+        "tbt_p99_s": every.tbt_p99_s,
+        "slo_violation_frac": every.late_frac,
+        "gpus_mean": result.gpus_mean,
+        "requests": result.requests,
+        "wall_s": wall_s,
+        "energy_reconfig_kwh": result.energy_j["reconfiguration"] / 3.6e6,
+        "cost_usd": GPU_HOUR * result.gpu_s / HOUR_S + KWH * result.energy_kwh,
+        "carbon_kg": None if g_per_kwh is None else carbon_kg(result.hours_j, g_per_kwh),
+    }
+
+
+def read_intensity(path: Path) -> Floats:
+    """Grams of CO2 a kWh, hour by hour from the start, from the column ``g_per_kwh``; ConfigError with the line."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            if _COLUMN not in (reader.fieldnames or ()):
+                raise ConfigError(f"--carbon {path}: it lacks the column {_COLUMN}")
+            values = [_intensity(path, reader.line_num, row[_COLUMN]) for row in reader]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--carbon {path}: cannot be read: {error}") from error
+    if not values:
+        raise ConfigError(f"--carbon {path}: it has no hours")
+    return np.array(values)
+
+
+def _intensity(path: Path, line: int, text: str | None) -> float:
+    try:
+        value = float(text or "")
+    except ValueError as error:
+        raise ConfigError(f"--carbon {path}: line {line}: {error}") from error
+    if not 0.0 <= value < float("inf"):
+        raise ConfigError(f"--carbon {path}: line {line}: {value:g} must be at least 0, and a number that can be used")
+    return value
