@@ -151,7 +151,7 @@ class Dynamo:
         """Why the load now is not known; "" when it is."""
         if view.measured_t is None or view.t - view.measured_t <= self._options.stale_after_s:
             return ""
-        return f"the load has not been known for {view.t - view.measured_t:.0f} s"
+        return f"the load has not been known for over {self._options.stale_after_s:.0f} s"
 
 
 def _requests_per_s(view: ClusterView, plan: PoolPlan) -> float:

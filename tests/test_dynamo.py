@@ -182,7 +182,7 @@ def test_without_metrics_the_last_plans_stand_at_the_highest_clock() -> None:
     stale = planner.decide(view_of(0.0, 0.0, t=3600.0, measured_t=5.0))
     assert [plan.instances for plan in stale] == [plan.instances for plan in before]
     assert {plan.shape.clock_frac for plan in stale} == {1.0}
-    assert "the load has not been known for 3595 s" in said(stale)
+    assert "the load has not been known for over 60 s" in said(stale)
     fresh = planner.decide(view_of(30.0, 30.0, t=3605.0, measured_t=3605.0))
     assert gpus_of(fresh) < gpus_of(before)
 
