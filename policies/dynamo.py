@@ -7,9 +7,9 @@ every 5 s) takes the lowest-energy clock that keeps the objectives under the loa
 left out (`dynamo_options`), so the published systems are options of this one.
 
 What it answers when things go wrong, in each plan's `why`: more load than foreseen is met with the highest clock at
-once and a new sizing within the pool level's period; lost GPUs, or a budget that fell, with a new sizing at once;
-metrics that have stopped with what was planned last, at the highest clock. What a sizing concedes, `dynamo_cluster`
-tells; what becomes of single requests, `dynamo_rescue`.
+once, and with more GPUs or another shape for that pool alone, once a minute; lost GPUs, or a budget that fell, with a
+new sizing at once; metrics that have stopped with what was planned last, at the highest clock. What a sizing concedes,
+`dynamo_cluster` tells; what becomes of single requests, `dynamo_rescue`.
 """
 
 from __future__ import annotations
