@@ -14,7 +14,7 @@ from polcad.cluster.nouns import KINDS, ClusterView, Demand, PoolPlan, Shape, Sl
 from polcad.cluster.profiles import LLAMA2_70B_H100 as PROFILE
 from polcad.errors import ConfigError
 from polcad.sim import serving
-from polcad.sim.asking import CODE, CONV, Asked, Kindness, Recorded, Week, service_s
+from polcad.sim.asking import CODE, CONV, Asked, Excerpt, Kindness, Recorded, Week, service_s
 from polcad.sim.cluster import simulate
 from polcad.sim.cluster_model import ClusterModel, Span, objectives
 from polcad.sim.cluster_result import ClusterResult, carbon_kg, quantile_s
@@ -358,6 +358,16 @@ def test_a_trace_is_repeated_to_the_load_and_its_past_is_like_it(tmp_path: Path)
     past = source.history().sum(axis=1).reshape(7, -1)
     assert past[:, :19].mean() == pytest.approx(wanted, rel=0.1)
     assert past[:, 30:].sum() == 0.0
+
+
+def test_an_excerpt_is_the_busiest_hour_and_no_longer_than_its_source() -> None:
+    week = Week.loading(CONV, 1.0, PROFILE, 1, 604_800.0)
+    hour = Excerpt.busiest(week)
+    assert hour.first % 144 in range(80, 92)  # in the afternoon
+    assert hour.chunk(0).arrive_s[-1] < 600.0
+    assert (hour.length_s, len(hour.busy())) == (3600.0, 6)
+    short = Excerpt.busiest(replace(week, length_s=700.0))
+    assert (short.first, short.length_s) == (0, 700.0)
 
 
 BAD: Mapping[str, dict[str, object]] = {

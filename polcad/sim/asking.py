@@ -273,6 +273,46 @@ class Recorded:
         return past
 
 
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """The busiest hour of another source, by itself."""
+
+    of: Source
+    first: int  # its first chunk
+    length_s: float = HOUR_S
+
+    @classmethod
+    def busiest(cls, source: Source) -> Excerpt:
+        """Around the busiest chunk, within the source; the whole source where that is shorter."""
+        counts = {index: len(source.chunk(index).arrive_s) for index in source.busy()}
+        top, half = max(counts, key=lambda index: (counts[index], -index)), round(HOUR_S / CHUNK_S) // 2
+        last = ceil(source.length_s / CHUNK_S) - 2 * half
+        first = max(0, min(top - half, last))
+        return cls(source, first, min(HOUR_S, source.length_s - first * CHUNK_S))
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """Those of the whole."""
+        return self.of.thresholds
+
+    def chunk(self, index: int) -> Asked:
+        """A chunk of the whole, at a time of its own."""
+        asked = self.of.chunk(self.first + index)
+        return Asked(asked.arrive_s - self.first * CHUNK_S, asked.prompt, asked.output)
+
+    def busy(self) -> Sequence[int]:
+        """All of it."""
+        return range(ceil(self.length_s / CHUNK_S))
+
+    def history(self) -> Floats:
+        """None: nothing is forecast here."""
+        return np.zeros((0, len(KINDS)))
+
+    def sample(self) -> Asked:
+        """That of the whole."""
+        return self.of.sample()
+
+
 def _drawn(points: Points, random: np.random.Generator, n: int) -> Floats:
     """Whole tokens, at least 1: straight between the points in the logarithm."""
     shares, tokens = zip(*points, strict=True)

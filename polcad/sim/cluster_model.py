@@ -61,7 +61,7 @@ class ClusterModel:
     lost: Span | None = None
     stale: Span | None = None
     power_budget_w: float | None = None
-    margin_frac: float = 0.3  # above the highest load, of a fixed size: as `Prediction` has until it knows enough
+    margin_frac: float = 0.3  # above the highest load, of a fixed size
 
     def __post_init__(self) -> None:
         """Refuse what means nothing."""
