@@ -55,6 +55,7 @@ class ClusterOptions:
     lose_server: str | None = None
     stale: str | None = None
     carbon: Path | None = None
+    margin_frac: float | None = None  # above the highest load, of a fixed size; None: what serves the busiest hour well
     past: str = "none"  # of a trace: nothing, or "itself" on each day of the week before, but for noise
 
     def model(self) -> ClusterModel:
@@ -76,6 +77,7 @@ class ClusterOptions:
             slo_scale=self.slo_scale,
             lost=None if self.lose_server is None else Span.parse(self.lose_server, "--lose-server"),
             stale=None if self.stale is None else Span.parse(self.stale, "--stale"),
+            margin_frac=self.margin_frac or 0.0,
         )
 
     def source(self, profile: Profile) -> Source:
@@ -122,7 +124,8 @@ def timed(
     """Simulate, and the figures of ``--json`` with the time it took; ConfigError."""
     intensity = None if options.carbon is None else read_intensity(options.carbon)
     start = perf_counter()
-    result = simulate(designed(model or options.model()), progress)
+    asked = model or options.model()
+    result = simulate(asked if options.margin_frac is not None else designed(asked), progress)
     return result, summary(result, perf_counter() - start, intensity)
 
 

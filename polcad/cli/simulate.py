@@ -86,6 +86,10 @@ def cluster(
     hours: Annotated[float | None, typer.Option(help="End after so long; left out: with the trace or week.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same cluster.")] = 1,
     peak_util: Annotated[float, typer.Option(help="What the busiest ten minutes ask of the servers' time.")] = 0.40,
+    margin: Annotated[
+        float | None,
+        typer.Option(help="Of a fixed size, above the highest load: .3; left out: .3, or what keeps the busiest hour."),
+    ] = None,
     past: Annotated[
         str, typer.Option(help="What forecasts of a trace have learnt: none, or itself (a past week like it, noisy).")
     ] = "none",
@@ -112,6 +116,7 @@ def cluster(
         hours=hours,
         seed=seed,
         peak_util=peak_util,
+        margin_frac=margin,
         past=past,
         profile=profile,
         length_accuracy=length_accuracy,

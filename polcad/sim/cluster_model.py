@@ -68,6 +68,8 @@ class ClusterModel:
         for name in ("servers", "surprise", "slo_scale"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name}={getattr(self, name)} must be above 0")
+        if self.margin_frac < 0:
+            raise ConfigError(f"margin={self.margin_frac} must be at least 0")
         if not 0 <= self.accuracy <= 1:
             raise ConfigError(f"length_accuracy={self.accuracy} must be between 0 and 1")
 
