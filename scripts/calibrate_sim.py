@@ -1,9 +1,8 @@
 """Holds the simulated row against measurements: what was fitted to, and what was held out.
 
-    python scripts/calibrate_sim.py data DATA [--json]        the profiles and curves beside public measurements
-    python scripts/calibrate_sim.py row [--weeks 6] [--seeds 3]   the modelled row beside POLCA's figures
+    python scripts/calibrate_sim.py DATA [--json]
 
-`data` reads the folders perseus, beam, splitwise and mlenergy under DATA. Errors are relative. Each study is split: a
+It reads the folders perseus, beam, splitwise and mlenergy under DATA. Errors are relative. Each study is split: a
 model of the same form is made from one part (fit) and judged on the other (held out). "in use" judges polcad's own
 figures on all of it; "transfer" does so on another model's measurements, which no figure claims to fit.
 """
@@ -24,9 +23,7 @@ import numpy as np
 
 from polcad.curve import power_frac, time_ratio
 from polcad.model import Role
-from polcad.plugins import load
 from polcad.sim.profiles import DGX_A100, DGX_H100, Hardware
-from polcad.sim.row import RowModel, simulate
 
 _LOWEST_FRAC = 0.6  # of the clock: nothing but the brake goes below it
 _BEAM = "dvfs_profile_NVIDIA_{}_one.csv.gz"
@@ -55,17 +52,9 @@ class Errors(NamedTuple):
 def main() -> None:
     """Compare and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True, dest="command")
-    data = commands.add_parser("data")
-    data.add_argument("folder", type=Path)
-    data.add_argument("--json", action="store_true")
-    row = commands.add_parser("row")
-    row.add_argument("--weeks", type=float, default=6.0)
-    row.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("folder", type=Path, metavar="DATA")
+    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    if options.command == "row":
-        _row(options.weeks, range(1, options.seeds + 1))
-        return
     lines = list(compare(options.folder))
     if options.json:
         print(json.dumps([line._asdict() for line in lines]))
@@ -225,22 +214,6 @@ def _token_power(path: Path) -> Iterator[Errors]:
         yield _errors("token phase power", "ML.ENERGY Llama-3.1/3.3-70B H100", part, errors)
     used = [float(DGX_H100.token_power_w(np.array(batch))) / DGX_H100.gpus / power_w - 1 for batch, power_w in points]
     yield _errors("token phase power", "ML.ENERGY Llama-3.1/3.3-70B H100", "in use", used)
-
-
-def _row(weeks: float, seeds: Iterable[int]) -> None:
-    """POLCA: 40 servers peak at 79 % and rise 11.8 % in 40 s; 52 brake without a policy, and do not with POLCA."""
-    print(
-        "| servers | policy | seed | peak | mean | 2 s rise | 40 s rise | brakes |\n|---|---|---|---|---|---|---|---|"
-    )
-    for servers, policy in ((40, "no_cap"), (52, "no_cap"), (52, "polca")):
-        for seed in seeds:
-            made = load("polcad.policies", policy)()
-            got = simulate(RowModel(servers, made, weeks=weeks, seed=seed))
-            print(
-                f"| {servers} | {policy} | {seed} | {got.peak_frac:.3f} | {got.mean_frac:.3f} | "
-                f"{got.rise_2s_frac:.3f} | {got.rise_40s_frac:.3f} | {got.brakes} |",
-                flush=True,
-            )
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ def test_names_that_nobody_knows_are_refused(options: dict[str, str]) -> None:
 @pytest.mark.integration
 def test_held_out_measurements_are_met_within_five_percent() -> None:
     script = Path(__file__).parent.parent / "scripts" / "calibrate_sim.py"
-    done = subprocess.run([sys.executable, script, "data", DATA, "--json"], capture_output=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, script, DATA, "--json"], capture_output=True, check=True, timeout=60)
     lines = json.loads(done.stdout)
     judged = [line for line in lines if line["part"] in {"held out", "in use"}]
     assert len(judged) >= 20
