@@ -29,7 +29,7 @@ class Predictive:
     """`limit_frac`: of the budget, what the bound may come to; `ladder`: whose rungs, at their default clocks."""
 
     ladder: Literal["polca", "graded"] = "polca"
-    limit_frac: Share = 0.97
+    limit_frac: Share = 0.95  # the rest is for the hundredth bound: by how much it is broken
 
     def __post_init__(self) -> None:
         """Refuse a ladder that is none, and a limit that the brake would meet first."""

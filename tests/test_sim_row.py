@@ -216,7 +216,7 @@ def test_every_figure_of_a_profile_has_a_unit_and_a_source(hardware: object) -> 
 
 def test_a_row_that_looks_ahead_is_locked_less_than_polca_and_brakes_no_more() -> None:
     plain = RowModel(52, Polca(), weeks=3 * HOUR_WEEKS)
-    ahead = replace(plain, policy=Predictive(), foresight=Foresight(maker(), Classroom()))
+    ahead = replace(plain, policy=Predictive(limit_frac=0.97), foresight=Foresight(maker(), Classroom()))
     held, foreseen = simulate(plain), simulate(ahead)
     assert EventKind.FORECAST_OK in kinds(foreseen)
     assert any(rule.why is Why.FORECAST for plan in foreseen.plans for rule in plan.rules)
