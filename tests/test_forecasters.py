@@ -6,14 +6,13 @@ slower tests, with its lessons held.
 
 import math
 import pickle
-import time
 from typing import Any
 
 import numpy as np
 import pytest
 
 from polcad import plugins
-from tests.forecasting import HORIZONS_S, QUANTILES, STEP_S, Floats, Q, fed, made, noise, peaks, teach
+from tests.forecasting import HORIZONS_S, QUANTILES, STEP_S, Floats, Q, fed, made, noise, peaks
 
 NAMES = plugins.own("polcad.forecasters")
 STEADY = np.ones(3, dtype=np.bool_)
@@ -141,20 +140,3 @@ def test_memory_is_bounded(kind: type[Any]) -> None:
         if step in {1999, 3999}:
             sizes.append(len(pickle.dumps(forecaster)))
     assert sizes[1] < 1.05 * sizes[0]
-
-
-@pytest.mark.integration
-@every_forecaster
-def test_five_hundred_domains_take_little_of_a_tick(kind: type[Any]) -> None:
-    """With four horizons: the mean over two hours is a hundredth of the two seconds that a tick has."""
-    horizons_s, demand_w, spent_s = (2.0, 40.0, 300.0, 1800.0), noise(400, 500), 0.0
-    forecaster, steady = made(kind, 500, horizons_s=horizons_s), np.ones(500, dtype=np.bool_)
-    for step in range(1200):
-        start = time.perf_counter()
-        forecaster.observe(STEP_S * step, demand_w[step % 400], steady)
-        for horizon_s in horizons_s:
-            forecaster.upper(horizon_s, Q)
-        spent_s += time.perf_counter() - start
-        if step == 1000:
-            teach(forecaster, STEP_S * step)
-    assert spent_s / 1200 < 0.02

@@ -158,6 +158,7 @@ def test_a_broker_that_dies_leaves_every_board_fail_safe_and_all_come_back_with_
         row.broker.start()
         row.until_followed()
         row.until_clocks(FREE_MHZ, FREE_MHZ)
+        until(lambda: bool(watch.loosened()))
         assert min(step.t for step in watch.loosened()) > back_s
     with Wiretap(row.broker.port) as late:  # what it kept is gone, and said again
         until(lambda: {noun.node for noun in late.nouns("placement")} == set(row.boards))

@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -112,15 +111,3 @@ def test_closing_kills_the_lesson_under_way(tmp_path: Path) -> None:
     assert gone(int(pid_file.read_text()))
     assert not any(thread.name == "polcad-school" for thread in threading.enumerate())
     assert school.failed == 0
-
-
-@pytest.mark.integration
-def test_beginning_a_lesson_does_not_delay_a_tick(school: ProcessSchool) -> None:
-    """The median of several: the machine may be busy with something else."""
-    took_s = []
-    for _ in range(5):
-        lesson, start = partial(lessons.doubled, BIG), time.perf_counter()
-        school.begin(lesson)
-        took_s.append(time.perf_counter() - start)
-        until(lambda: school.ended() is not None, 20.0)
-    assert sorted(took_s)[2] < 0.001
