@@ -49,10 +49,10 @@ while True:
 """
 
 
-def configuration(folder: Path, port: int) -> Path:
-    """One row of one node, for agent and daemon alike."""
-    path = folder / "polcad.toml"
-    path.write_text(
+def configurations(folder: Path, port: int) -> tuple[Path, Path]:
+    """One row of one node: the daemon's and the agent's."""
+    daemon, agent = folder / "daemon.toml", folder / "agent.toml"
+    daemon.write_text(
         f"""
 [broker]
 port = {port}
@@ -62,16 +62,22 @@ budget_w = 3000.0
 [[node]]
 name = "n1"
 gpu_max_w = 400.0
+[web]
+port = 0
+"""
+    )
+    agent.write_text(
+        f"""
+[broker]
+port = {port}
 [agent]
 row = "row"
 node = "n1"
 period_s = 0.1
 state_dir = "{folder}"
-[web]
-port = 0
 """
     )
-    return path
+    return daemon, agent
 
 
 @contextlib.contextmanager
@@ -137,14 +143,16 @@ def measure(seconds: float) -> dict[str, float]:
         lib = build(Path(__file__).parents[1] / "tests" / "fake_nvml" / "nvml.c", folder / "lib")
         node = FakeNode(lib, folder / "n1.nvml", 8)
         node.load(0.7)
-        config = configuration(folder, broker.port)
-        figures["daemon_ready_s"] = statistics.median(asyncio.run(ready(broker.port, config)) for _ in range(STARTS))
+        daemon_config, agent_config = configurations(folder, broker.port)
+        figures["daemon_ready_s"] = statistics.median(
+            asyncio.run(ready(broker.port, daemon_config)) for _ in range(STARTS)
+        )
         with running([sys.executable, "-c", BARE], node.env) as bare:
             figures["bare_percent"], figures["bare_mib"] = cost(bare.pid, seconds)
         polcad = str(BIN / "polcad")
         with (
-            running([polcad, "daemon", "--config", str(config)], {}),
-            running([polcad, "agent", "--config", str(config)], node.env) as agent,
+            running([polcad, "daemon", "--config", str(daemon_config)], {}),
+            running([polcad, "agent", "--config", str(agent_config)], node.env) as agent,
         ):
             figures["agent_percent"], figures["agent_mib"] = cost(agent.pid, seconds)
     figures["command_s"] = took_s([polcad, "--version"])
