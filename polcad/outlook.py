@@ -50,6 +50,7 @@ class Outlooks:
         )
         self._record = _Record(len(scopes), max(1, ceil(self._horizon_s / self._step_s)), self._step_s)
         self._in_lesson = False
+        self._retired = False  # it failed: nothing is asked of it any more
         self._t = float("-inf")
         self._outlooks: list[Outlook | None] = [None] * len(scopes)
 
@@ -60,17 +61,30 @@ class Outlooks:
     def observe(self, t: float, demand_w: Floats, steady: Flags) -> list[Event]:
         """Take one tick's demand (W); what has changed about whom to believe."""
         step_s = t - self._t
-        if 0 <= step_s < 0.75 * self._step_s:  # ticks may come faster than steps
+        if self._retired or 0 <= step_s < 0.75 * self._step_s:  # ticks may come faster than steps
             return []
         if not follows(t, self._t, self._step_s):
             self._record.interrupt()
         self._t = t
+        try:
+            return self._look(t, demand_w, steady)
+        except Exception as error:  # noqa: BLE001  # a forecaster found by name may raise anything, and the row goes on
+            return self._retire(t, error)
+
+    def _look(self, t: float, demand_w: Floats, steady: Flags) -> list[Event]:
         self._forecaster.observe(t, demand_w, steady)
         self._learn(t)
         uppers = {(at, q): self._forecaster.upper(at, q) for at in self._horizons for q in (0.5, self._foresight.q)}
         upper_w = uppers[self._horizon_s, self._foresight.q]
         self._record.note(demand_w, steady, upper_w, uppers[self._horizon_s, 0.5])
         return self._renew(t, upper_w, uppers[self._foresight.hold_s, self._foresight.q])
+
+    def _retire(self, t: float, error: Exception) -> list[Event]:
+        """Go on without the forecaster: policies act on what is measured."""
+        self._retired = True
+        self._outlooks = [None] * len(self._scopes)
+        detail = f"the forecaster failed, and is not asked again before a restart: {type(error).__name__}: {error}"
+        return [Event(t, EventKind.FORECAST_DOUBTED, scope, detail[:512]) for scope in self._scopes]
 
     @property
     def _horizons(self) -> tuple[float, float]:

@@ -35,9 +35,9 @@ MHz, the low at 1275, then 1230) before it locks any deeply. A peak above 100 is
 mean of two, and the guard brakes by what the meter says."""
 
 _LIMIT = """\
-What stops a longer row is power that must be shed all day, not the peaks: 56 servers would draw 97 % of the budget on
-average, and at 58 and more the deep locks of the peaks become the low priority's median. Settings in band then buy
-little, because the row is held either way; they matter to thresholds that lie near the budget (below)."""
+What stops a longer row is power that must be shed all day, not the peaks: with 60 servers (below) the deep locks become
+the low priority's median, and those of the high priority are felt. Settings in band then buy little, because the row is
+held either way; they matter to thresholds that lie near the budget."""
 
 WHY = """\
 - **The load is not the paper's.** Its production trace is not public. Ours is POLCA's mix as remembered [M] under the

@@ -132,3 +132,14 @@ def test_a_lesson_is_held_elsewhere_and_its_result_is_taken() -> None:
     outlook = looking.of(0)
     assert outlook is not None
     assert outlook.upper_w == 130.0
+
+
+def test_a_forecaster_that_raises_is_told_of_once_and_the_row_goes_on_without_it() -> None:
+    looking, forecaster = outlooks()
+    feed(looking, [100.0] * 5)
+    assert looking.of(0) is not None
+    forecaster.observe = None  # type: ignore[assignment,method-assign]  # calling it raises
+    told = feed(looking, [100.0] * 5, 5.0)
+    assert [event.kind for event in told] == [EventKind.FORECAST_DOUBTED]
+    assert "the forecaster failed" in told[0].detail
+    assert looking.of(0) is None
