@@ -143,6 +143,7 @@ def summary(result: ClusterResult, wall_s: float, g_per_kwh: Floats | None = Non
         "slo_violation_frac": every.late_frac,
         "gpus_mean": result.gpus_mean,
         "requests": result.requests,
+        "dropped": result.dropped,
         "wall_s": wall_s,
         "energy_reconfig_kwh": result.energy_j["reconfiguration"] / 3.6e6,
         "cost_usd": GPU_HOUR * result.gpu_s / HOUR_S + KWH * result.energy_kwh,

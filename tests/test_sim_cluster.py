@@ -136,8 +136,40 @@ def test_what_waits_while_nobody_serves_is_served_later() -> None:
 
 
 def test_slots_of_requests_grow_with_what_is_under_way() -> None:
-    rows = [(0.0001 * place, 10, 400) for place in range(4200)]
-    assert served(rows, Shape(8), (0.5,)).under_way == 4200
+    engines = several(5)
+    engines.take(asked([(0.0001 * place, 10, 400) for place in range(4200)]), np.zeros((2, 4200), np.int64))
+    engines.advance(0.5)
+    assert engines.under_way == 4200
+
+
+def test_under_a_lasting_overload_queues_are_bounded_and_what_is_dropped_is_counted() -> None:
+    rows = [(0.01 * place, 8000, 500) for place in range(6000)]
+    engines = served(rows, Shape(2, 0.5), (60.0,))
+    assert engines.world.instances[0].waiting == serving.WAITING_MOST
+    assert engines.under_way + engines.dropped + int(engines.world.tally.finished.sum()) == 6000
+    assert engines.dropped > 4000
+    assert len(engines.world.requests) == 8192  # of those that came, not of those that were dropped
+    engines.advance(1e6)
+    assert engines.under_way == 0
+
+
+def several(instances: int, *, by_weight: bool = False) -> Engines:
+    engines = Engines(PROFILE, instances, SLO, by_weight=by_weight)
+    for slot in range(instances):
+        engines.start(slot, 0.0, Shape(8), 0.0)
+    engines.deal({KINDS: range(instances)})
+    return engines
+
+
+def test_requests_are_dealt_in_turns_by_weight() -> None:
+    engines = several(3, by_weight=True)
+    rows = [(0.001 * place, 2000, 900) for place in range(120)]
+    engines.weigh({0: 0.1, 1: 0.3})
+    engines.weigh({2: 0.6})
+    engines.take(asked(rows), np.zeros((2, 120), np.int64))
+    engines.advance(0.2)
+    held = [int(one.active + one.reading + one.waiting) for one in engines.world.instances[:3]]
+    assert held == [12, 36, 72]
 
 
 def plan(pool: str, instances: int, shape: Shape, kinds: Sequence[int] = range(9)) -> PoolPlan:

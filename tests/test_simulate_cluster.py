@@ -27,6 +27,7 @@ KEYS = [
     "slo_violation_frac",
     "gpus_mean",
     "requests",
+    "dropped",
     "wall_s",
     "energy_reconfig_kwh",
     "cost_usd",

@@ -32,7 +32,9 @@ def _figures(result: ClusterResult) -> Sequence[Figure]:
         Figure("First token", f"{every.ttft_p99_s:.3g} s", f"P99; median {every.ttft_p50_s:.3g} s"),
         Figure("Between tokens", f"{1000 * every.tbt_p99_s:.0f} ms", f"P99; median {1000 * every.tbt_p50_s:.0f} ms"),
         Figure("Late", f"{every.late_frac:.2%}", "outside an objective", bad=every.late_frac > _BAD_FRAC),
-        Figure("Requests", f"{result.finished:,}", f"ended; {result.under_way:,} under way"),
+        Figure(
+            "Requests", f"{result.finished:,}", f"ended; {result.under_way:,} under way, {result.dropped:,} dropped"
+        ),
     )
 
 

@@ -26,6 +26,7 @@ from polcad.sim.profiles import Floats
 from polcad.sim.requests import Ints
 from polcad.sim.row import START_T
 from polcad.sim.sampling import Sampling
+from polcad.sim.serving import WAITING_MOST
 
 _MINUTE_TICKS = 12
 _FIRST_S = 300.0  # the load that the cluster begins with is that of its first minutes
@@ -54,6 +55,7 @@ class Cluster:
         self._known: dict[Kind, Demand] = {}  # the load, as last measured
         self._peak: dict[Kind, Demand] = {}
         self._measured_s = 0.0
+        self._dropped = 0
         self._said: dict[str, float] = {}  # what planners say, and when it was last told
         self._told: list[Told] = []
         self._samples = Sampling(self._engines, self._deployment, model.seconds)
@@ -126,6 +128,7 @@ class Cluster:
             self._fail(t)
             self._plan(t)
         self._engines.advance(t + TICK_S)
+        self._tell_dropped(t + TICK_S)
         self._meter.tick()
         self._samples.tick(t + TICK_S)
 
@@ -174,6 +177,13 @@ class Cluster:
             measured_t=START_T + self._measured_s,
         )
 
+    def _tell_dropped(self, t: float) -> None:
+        """How many so far; at most each half hour."""
+        dropped = self._engines.dropped
+        if dropped > self._dropped and t - self._said.get("dropped", -_AGAIN_S) >= _AGAIN_S:
+            self._dropped, self._said["dropped"] = dropped, t
+            self._tell(t, f"{dropped} requests dropped so far: {WAITING_MOST} wait already where they would be served")
+
     def _tell(self, t: float, text: str) -> None:
         if len(self._told) < _MOST_TOLD:
             self._told.append(Told(t, text))
@@ -181,10 +191,11 @@ class Cluster:
     def _result(self) -> ClusterResult:
         model, world, samples = self._model, self._engines.world, self._samples
         late = self._overdue() + world.tally.late
-        finished = world.tally.finished
-        total = latencies(world.ttft.sum(axis=0), world.tbt.sum(axis=0), int(finished.sum()), int(late.sum()))
+        finished, dropped = world.tally.finished, world.tally.dropped
+        counts = (finished, late, dropped)
+        total = latencies(world.ttft.sum(axis=0), world.tbt.sum(axis=0), *(int(count.sum()) for count in counts))
         each = {
-            name: latencies(world.ttft[place], world.tbt[place], int(finished[place]), int(late[place]))
+            name: latencies(world.ttft[place], world.tbt[place], *(int(count[place]) for count in counts))
             for place, name in enumerate(names())
         }
         return ClusterResult(
@@ -195,6 +206,7 @@ class Cluster:
             requests=int(world.tally.arrived.sum()),
             finished=int(finished.sum()),
             under_way=self._engines.under_way,
+            dropped=self._engines.dropped,
             energy_j=dict(zip(PHASE_NAMES[1:], world.phase_j[1:].tolist(), strict=True)),
             hours_j=samples.hours_j(),
             gpu_s=samples.gpu_s,

@@ -52,7 +52,7 @@ class Latencies:
 
 @dataclass(frozen=True, slots=True)
 class ClusterResult:
-    """A simulated cluster. `late_frac` also counts as late what waits too long for its first token at the end."""
+    """A simulated cluster. Late is also what was dropped, and what waits too long for its first token at the end."""
 
     system: str
     servers: int
@@ -61,6 +61,7 @@ class ClusterResult:
     requests: int  # arrived
     finished: int
     under_way: int
+    dropped: int  # nobody had room for them to wait
     energy_j: Mapping[str, float]  # by phase
     hours_j: tuple[float, ...]  # energy by the hour
     gpu_s: float
@@ -92,12 +93,12 @@ def quantile_s(bins: Ints, share: float) -> float | None:
     return LEAST_S * float(np.exp((place + 0.5) / PER_E))
 
 
-def latencies(ttft: Ints, tbt: Ints, ended: int, late: int) -> Latencies:
-    """The summary of one kind."""
+def latencies(ttft: Ints, tbt: Ints, ended: int, late: int, dropped: int) -> Latencies:
+    """The summary of one kind; `late` are others than `dropped`."""
     ttft_p50_s, ttft_p99_s, tbt_p50_s, tbt_p99_s = (
         quantile_s(bins, share) or 0.0 for bins in (ttft, tbt) for share in (0.5, 0.99)
     )
-    return Latencies(ended, ttft_p50_s, ttft_p99_s, tbt_p50_s, tbt_p99_s, late / max(ended, 1))
+    return Latencies(ended, ttft_p50_s, ttft_p99_s, tbt_p50_s, tbt_p99_s, (late + dropped) / max(ended + dropped, 1))
 
 
 def names() -> tuple[str, ...]:

@@ -20,11 +20,14 @@ LOBBY = -1  # where requests wait while nobody serves
 
 
 class Engines:
-    """Up to `slots` instances of one profile. Times of one method never lie before those of an earlier one."""
+    """Up to `slots` instances of one profile. Times of one method never lie before those of an earlier one.
 
-    def __init__(self, profile: Profile, slots: int, slo: Mapping[Kind, Slo]) -> None:
+    `by_weight`: requests are dealt in turns, by the weights that `weigh` sets (else evenly), not to who has least work.
+    """
+
+    def __init__(self, profile: Profile, slots: int, slo: Mapping[Kind, Slo], *, by_weight: bool = False) -> None:
         self.table = SpeedTable(profile)
-        self.world = _world(self.table.speeds, slots + 1, profile.batch_max, slo)
+        self.world = _world(self.table.speeds, slots + 1, profile.batch_max, slo)._replace(by_weight=by_weight)
         self._lobby = slots
         self._moving: tuple[Asked, Ints, int] | None = None
         self.deal({(): (LOBBY,)})
@@ -46,8 +49,13 @@ class Engines:
         """Put an instance into an empty slot; it serves from `ready_s`, and draws power from `t`."""
         one, row = self.world.instances[r], self._row(shape)
         one.since_s = one.paid_s = one.until_s = t
-        one.phase = serving.IDLE
+        one.phase, one.weight, one.credit = serving.IDLE, 1.0, 0.0
         serving.retime(r, t, row, ready_s, self.world)
+
+    def weigh(self, weights: Mapping[int, float]) -> None:
+        """The shares of the requests that instances are dealt from now on, where `by_weight`."""
+        for r, weight in weights.items():
+            self.world.instances[r].weight = weight
 
     def retime(self, r: int, t: float, shape: Shape, stands_s: float) -> None:
         """Set another shape of the same parallelism; the instance stands still for `stands_s`."""
@@ -88,6 +96,11 @@ class Engines:
     def under_way(self) -> int:
         """Requests that have arrived and not ended."""
         return len(self.world.free) - int(self.world.free_count[0])
+
+    @property
+    def dropped(self) -> int:
+        """Requests that nobody had room for."""
+        return int(self.world.tally.dropped.sum())
 
     def energy_j(self) -> float:
         """What all drew so far."""
@@ -135,6 +148,7 @@ def _world(speeds: Speeds, slots: int, batch_max: int, slo: Mapping[Kind, Slo]) 
         start=np.zeros(2, np.int64),
         members=np.zeros(1, np.int64),
         pool_of=np.zeros(len(KINDS), np.int64),
+        by_weight=False,
         tally=tally,
         ttft=np.zeros((len(KINDS), serving.BINS), np.int64),
         tbt=np.zeros((len(KINDS), serving.BINS), np.int64),

@@ -8,7 +8,9 @@ request needs only the count at which it ends. Memory is reserved for a request'
 
 Between two events nothing about an instance changes, so each holds what it draws and until when: times are exact, and
 nothing depends on how finely `advance` is called. An arrival looks at the instances of its pool, brings them up to its
-time, and goes to the one with the least work. Times are seconds since the start, powers watts, energies joules.
+time, and goes to the one with the least work, or to the one whose turn it is by weight; where that has `WAITING_MOST`
+waiting already, it is dropped and counted, so that a lasting overload fills no memory. Times are seconds since the
+start, powers watts, energies joules.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ OFF, IDLE, PROMPT, TOKENS, STILL = 0, 1, 2, 3, 4  # phases
 PHASES = 5
 PROMPT_BATCH = 2048.0  # tokens that are read together (Splitwise)
 ACTIVE_TOKENS = 64.0  # a request under way counts as so many prompt tokens of work; assumed
+WAITING_MOST = 1000  # at an instance: who comes then would wait for minutes; assumed
 BINS, LEAST_S, PER_E = 1700, 1e-3, 100.0  # latencies are counted in bins 1 % wide
 _ALMOST = 1e-6  # of an iteration or of a prompt: rounding
 
@@ -55,6 +58,8 @@ INSTANCE = np.dtype(
         ("last", "i8"),
         ("waiting", "i8"),
         ("waiting_tokens", "f8"),
+        ("weight", "f8"),  # its share of the requests, against others of its pool
+        ("credit", "f8"),  # of turns that it has coming
     ]
 )
 REQUEST = np.dtype(
@@ -75,6 +80,7 @@ TALLY = np.dtype(  # of a kind
         ("arrived", "i8"),
         ("finished", "i8"),
         ("late", "i8"),  # finished, but not within the objective
+        ("dropped", "i8"),  # nobody had room for it to wait
         ("ttft_slo_s", "f8"),
         ("tbt_slo_s", "f8"),
     ]
@@ -94,6 +100,7 @@ class World(NamedTuple):
     start: Ints  # (pools + 1,): where the members of each pool begin
     members: Ints  # instances of a pool, one pool after the other
     pool_of: Ints  # by kind
+    by_weight: bool  # how requests are dealt: by weight, or to who has least work
     tally: Records  # of TALLY, by kind
     ttft: Ints  # (kinds, BINS)
     tbt: Ints
@@ -154,6 +161,12 @@ def _finish(r: int, q: int, t: float, world: World) -> None:
     tally.finished += 1
     tally.late += 1 if late else 0
     world.instances[r].kv -= request.prompt + request.output
+    _let_go(q, world)
+
+
+@compiled
+def _let_go(q: int, world: World) -> None:
+    """A request's slot is empty again."""
     world.free[world.free_count[0]] = q
     world.free_count[0] += 1
 
@@ -306,9 +319,8 @@ def _enqueue(r: int, q: int, t: float, world: World) -> None:
 
 
 @compiled
-def _deal(q: int, t: float, world: World) -> None:
-    """Give a request to the instance of its pool that has the least work."""
-    pool = world.pool_of[world.requests[q].guess]
+def _least_work(pool: int, t: float, world: World) -> int:
+    """The instance of a pool that has the least work at `t`."""
     best, least = -1, np.inf
     for place in range(world.start[pool], world.start[pool + 1]):
         r = world.members[place]
@@ -318,7 +330,36 @@ def _deal(q: int, t: float, world: World) -> None:
         work = one.waiting_tokens + one.reading_tokens + ACTIVE_TOKENS * (one.active + one.waiting)
         if work < least:
             best, least = r, work
-    _enqueue(best, q, t, world)
+    return best
+
+
+@compiled
+def _in_turn(pool: int, t: float, world: World) -> int:
+    """Whose turn it is, spread evenly: each gains its weight in credit, and the richest pays for all."""
+    best, total = world.members[world.start[pool]], 0.0
+    for place in range(world.start[pool], world.start[pool + 1]):
+        r = world.members[place]
+        one = world.instances[r]
+        one.credit += one.weight
+        total += one.weight
+        if one.credit > world.instances[best].credit:
+            best = r
+    world.instances[best].credit -= total
+    run(best, t, world)
+    return int(best)
+
+
+@compiled
+def _deal(q: int, t: float, world: World) -> None:
+    """Give a request to an instance of its pool; drop it where no more may wait."""
+    request = world.requests[q]
+    pool = world.pool_of[request.guess]
+    r = _in_turn(pool, t, world) if world.by_weight else _least_work(pool, t, world)
+    if world.instances[r].waiting < WAITING_MOST:
+        _enqueue(r, q, t, world)
+        return
+    world.tally[request.kind].dropped += 1
+    _let_go(q, world)
 
 
 @compiled
