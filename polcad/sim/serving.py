@@ -32,7 +32,7 @@ PROMPT_BATCH = 2048.0  # tokens that are read together (Splitwise)
 ACTIVE_TOKENS = 64.0  # a request under way counts as so many prompt tokens of work; assumed
 WAITING_MOST = 1000  # at an instance: who comes then would wait for minutes; assumed
 BINS, LEAST_S, PER_E = 1700, 1e-3, 100.0  # latencies are counted in bins 1 % wide
-_ALMOST = 1e-6  # of an iteration or of a prompt: rounding
+ALMOST = 1e-6  # of an iteration or of a prompt: rounding
 
 
 # Of an instance; records rather than arrays, since compiled functions pay for each array that they are given.
@@ -114,7 +114,7 @@ def bin_of(seconds: float) -> int:
 
 
 @compiled
-def _at(places: Floats, values: Floats, at: float) -> float:
+def value_at(places: Floats, values: Floats, at: float) -> float:
     """`values` at `at`, straight between the places; level below, and going on at the last slope above."""
     if at <= places[0]:
         return float(values[0])
@@ -134,7 +134,7 @@ def pay(r: int, t: float, world: World) -> None:
 
 
 @compiled
-def _settle(r: int, t: float, world: World) -> None:
+def settle(r: int, t: float, world: World) -> None:
     """Account for what was drawn and done up to `t`."""
     one = world.instances[r]
     world.phase_j[one.phase] += one.power_w * (t - one.paid_s)
@@ -145,11 +145,11 @@ def _settle(r: int, t: float, world: World) -> None:
     elif one.phase == TOKENS:
         count = one.iteration + passed_s / one.span_s
         whole = np.floor(count + 0.5)
-        one.iteration = whole if abs(count - whole) < _ALMOST else count
+        one.iteration = whole if abs(count - whole) < ALMOST else count
 
 
 @compiled
-def _finish(r: int, q: int, t: float, world: World) -> None:
+def finish(r: int, q: int, t: float, world: World) -> None:
     """A request's last token is out."""
     request = world.requests[q]
     tally = world.tally[request.kind]
@@ -172,7 +172,7 @@ def _let_go(q: int, world: World) -> None:
 
 
 @compiled
-def _join(r: int, place: int, q: int, world: World) -> None:
+def join(r: int, place: int, q: int, world: World) -> None:
     """A request that was read makes tokens from now on, at `place` of the members."""
     one, request = world.instances[r], world.requests[q]
     end = one.iteration + request.left
@@ -194,26 +194,26 @@ def _end_prompt(r: int, t: float, world: World) -> None:
             request.first_s = t
             world.ttft[request.kind, bin_of(t - request.arrive_s)] += 1
         if request.left <= 0.0:
-            _finish(r, q, t, world)
+            finish(r, q, t, world)
         else:
-            _join(r, active, q, world)
+            join(r, active, q, world)
             active += 1
     one.active, one.reading, one.reading_tokens = active, 0, 0.0
 
 
 @compiled
-def _end_requests(r: int, t: float, world: World) -> None:
+def end_requests(r: int, t: float, world: World) -> None:
     """Let go every request whose last token is out."""
     one, ends_at, member = world.instances[r], world.ends_at, world.member
     place, next_end = 0, np.inf
     while place < one.active:
-        if ends_at[r, place] > one.iteration + _ALMOST:
+        if ends_at[r, place] > one.iteration + ALMOST:
             next_end = min(next_end, ends_at[r, place])
             place += 1
             continue
         q, last = member[r, place], one.active - 1
         one.context -= world.requests[q].prompt + 0.5 * world.requests[q].output
-        _finish(r, q, t, world)
+        finish(r, q, t, world)
         member[r, place], ends_at[r, place] = member[r, last], ends_at[r, last]
         one.active = last
     one.next_end = next_end
@@ -244,13 +244,13 @@ def _admit(r: int, world: World) -> None:
             one.reading_tokens += tokens
         else:
             member[r, served] = member[r, one.active]
-            _join(r, one.active, q, world)
+            join(r, one.active, q, world)
             one.active += 1
     one.left = 1.0
 
 
 @compiled
-def _begin(r: int, t: float, world: World) -> None:
+def begin(r: int, t: float, world: World) -> None:
     """Work out what an instance does from `t`, what that draws, and until when."""
     one, speeds = world.instances[r], world.speeds
     row = one.row
@@ -261,8 +261,8 @@ def _begin(r: int, t: float, world: World) -> None:
         _admit(r, world)
     if one.reading > 0:
         tokens = min(one.reading_tokens, speeds.prompt_tokens[-1])  # beyond, no prompt draws more
-        one.phase, one.power_w = PROMPT, _at(speeds.prompt_tokens, speeds.prompt_w[row], tokens)
-        one.span_s = _at(speeds.prompt_tokens, speeds.prompt_s[row], one.reading_tokens)
+        one.phase, one.power_w = PROMPT, value_at(speeds.prompt_tokens, speeds.prompt_w[row], tokens)
+        one.span_s = value_at(speeds.prompt_tokens, speeds.prompt_s[row], one.reading_tokens)
         one.until_s = t + max(0.0, one.left) * one.span_s
     elif one.active > 0:
         batch = one.active
@@ -279,12 +279,12 @@ def run(r: int, t: float, world: World) -> None:
     one = world.instances[r]
     while one.until_s <= t:
         now = one.until_s
-        _settle(r, now, world)
-        if one.phase == PROMPT and one.left <= _ALMOST:
+        settle(r, now, world)
+        if one.phase == PROMPT and one.left <= ALMOST:
             _end_prompt(r, now, world)
-        elif one.phase == TOKENS and one.next_end <= one.iteration + _ALMOST:
-            _end_requests(r, now, world)
-        _begin(r, now, world)
+        elif one.phase == TOKENS and one.next_end <= one.iteration + ALMOST:
+            end_requests(r, now, world)
+        begin(r, now, world)
 
 
 @compiled
@@ -292,13 +292,13 @@ def retime(r: int, t: float, row: int, ready_s: float, world: World) -> None:
     """Give an instance another row of `Speeds` at `t`; it stands still until `ready_s`."""
     one = world.instances[r]
     run(r, t, world)
-    _settle(r, t, world)
+    settle(r, t, world)
     one.row, one.ready_s = row, ready_s
-    _begin(r, t, world)
+    begin(r, t, world)
 
 
 @compiled
-def _enqueue(r: int, q: int, t: float, world: World) -> None:
+def enqueue(r: int, q: int, t: float, world: World) -> None:
     """A request waits at an instance that is up to date."""
     one, request = world.instances[r], world.requests[q]
     request.next = -1
@@ -310,11 +310,11 @@ def _enqueue(r: int, q: int, t: float, world: World) -> None:
     one.waiting += 1
     one.waiting_tokens += request.to_read
     if one.phase == IDLE:
-        _settle(r, t, world)
-        _begin(r, t, world)
+        settle(r, t, world)
+        begin(r, t, world)
     elif one.phase == TOKENS and one.active < world.member.shape[1]:
         now = one.iteration + (t - one.since_s) / one.span_s
-        boundary_s = t + max(0.0, np.ceil(now - _ALMOST) - now) * one.span_s
+        boundary_s = t + max(0.0, np.ceil(now - ALMOST) - now) * one.span_s
         one.until_s = min(one.until_s, boundary_s)  # it is admitted between two iterations
 
 
@@ -356,7 +356,7 @@ def _deal(q: int, t: float, world: World) -> None:
     pool = world.pool_of[request.guess]
     r = _in_turn(pool, t, world) if world.by_weight else _least_work(pool, t, world)
     if world.instances[r].waiting < WAITING_MOST:
-        _enqueue(r, q, t, world)
+        enqueue(r, q, t, world)
         return
     world.tally[request.kind].dropped += 1
     _let_go(q, world)
@@ -367,7 +367,7 @@ def evict(r: int, t: float, active: bool, kept: bool, world: World) -> None:
     """Deal anew what waits at an instance, and if `active` what it serves too; `kept`: its memory comes along."""
     one = world.instances[r]
     run(r, t, world)
-    _settle(r, t, world)
+    settle(r, t, world)
     waiting, q = one.waiting, one.first
     one.waiting, one.waiting_tokens = 0, 0.0
     if active:
@@ -377,7 +377,7 @@ def evict(r: int, t: float, active: bool, kept: bool, world: World) -> None:
         _deal(q, t, world)
         q = behind
     if one.phase != OFF:
-        _begin(r, t, world)
+        begin(r, t, world)
 
 
 @compiled
@@ -391,11 +391,25 @@ def _give_up(r: int, t: float, kept: bool, world: World) -> None:
         q = world.member[r, place]
         request = world.requests[q]
         if place < served:
-            left = np.ceil(world.ends_at[r, place] - one.iteration - _ALMOST)
+            left = np.ceil(world.ends_at[r, place] - one.iteration - ALMOST)
             request.left = left if kept else left - 1.0  # what is read anew gives a token
             request.to_read = 0.0 if kept else request.prompt + request.output - left
         _deal(q, t, world)
     one.iteration = 0.0
+
+
+@compiled
+def arrive(index: int, arrive_s: Floats, lengths: Floats, kinds: Ints, world: World) -> int:
+    """Take an arrival into an empty slot, and say into which."""
+    world.free_count[0] -= 1
+    q = world.free[world.free_count[0]]
+    request = world.requests[q]
+    request.arrive_s, request.first_s = arrive_s[index], np.nan
+    request.prompt, request.output = lengths[0, index], lengths[1, index]
+    request.to_read, request.left = lengths[0, index], lengths[1, index] - 1.0
+    request.kind, request.guess = kinds[0, index], kinds[1, index]
+    world.tally[request.kind].arrived += 1
+    return int(q)
 
 
 @compiled
@@ -405,15 +419,7 @@ def advance(end_s: float, first: int, last: int, arrive_s: Floats, lengths: Floa
     `lengths` holds prompts and outputs, `kinds` what requests are and what they are taken for, in two rows each.
     """
     for index in range(first, last):
-        world.free_count[0] -= 1
-        q = world.free[world.free_count[0]]
-        request = world.requests[q]
-        request.arrive_s, request.first_s = arrive_s[index], np.nan
-        request.prompt, request.output = lengths[0, index], lengths[1, index]
-        request.to_read, request.left = lengths[0, index], lengths[1, index] - 1.0
-        request.kind, request.guess = kinds[0, index], kinds[1, index]
-        world.tally[request.kind].arrived += 1
-        _deal(q, arrive_s[index], world)
+        _deal(arrive(index, arrive_s, lengths, kinds, world), arrive_s[index], world)
     for r in range(len(world.instances) - 1):
         if world.instances[r].phase != OFF:
             run(r, end_s, world)
