@@ -161,11 +161,11 @@ def finish(r: int, q: int, t: float, world: World) -> None:
     tally.finished += 1
     tally.late += 1 if late else 0
     world.instances[r].kv -= request.prompt + request.output
-    _let_go(q, world)
+    let_go(q, world)
 
 
 @compiled
-def _let_go(q: int, world: World) -> None:
+def let_go(q: int, world: World) -> None:
     """A request's slot is empty again."""
     world.free[world.free_count[0]] = q
     world.free_count[0] += 1
@@ -359,7 +359,7 @@ def _deal(q: int, t: float, world: World) -> None:
         enqueue(r, q, t, world)
         return
     world.tally[request.kind].dropped += 1
-    _let_go(q, world)
+    let_go(q, world)
 
 
 @compiled
