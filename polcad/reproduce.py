@@ -90,22 +90,24 @@ Figures = Mapping[str, float]
 Results = dict[Case, list[Figures]]
 
 
-def run(weeks: float, seeds: int, processes: int, done: Callable[[int], None], wanted: Sequence[Case]) -> Results:
-    """Every wanted case with seeds 1..`seeds`; ConfigError for options that mean nothing. `done` hears of each run."""
-    if seeds < 1 or processes < 1:
-        raise ConfigError(f"--seeds {seeds} and --processes {processes} must be at least 1")
+def run(
+    weeks: float, seeds: Sequence[int], processes: int, done: Callable[[int], None], wanted: Sequence[Case]
+) -> Results:
+    """Every wanted case with every seed; ConfigError for options that mean nothing. `done` hears of each run."""
+    if not seeds or processes < 1:
+        raise ConfigError(f"--seeds {len(seeds)} and --processes {processes} must be at least 1")
     for case in wanted:
         case.model(weeks, 1)  # what cannot be is told before an hour is spent
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as executor:
         found = dict(_gathered(executor, wanted, weeks, seeds, done))
-    return {case: [found[case, seed] for seed in range(1, seeds + 1)] for case in wanted}
+    return {case: [found[case, seed] for seed in seeds] for case in wanted}
 
 
 def _gathered(
-    executor: Executor, wanted: Sequence[Case], weeks: float, seeds: int, done: Callable[[int], None]
+    executor: Executor, wanted: Sequence[Case], weeks: float, seeds: Sequence[int], done: Callable[[int], None]
 ) -> Iterator[tuple[tuple[Case, int], Figures]]:
-    started = {executor.submit(one, case, weeks, seed): (case, seed) for case in wanted for seed in range(1, seeds + 1)}
+    started = {executor.submit(one, case, weeks, seed): (case, seed) for case in wanted for seed in seeds}
     for future in as_completed(started):
         yield started[future], future.result()
         done(1)

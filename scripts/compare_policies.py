@@ -1,7 +1,7 @@
 """Policies side by side on the modelled row: the same requests for each, over seeds.
 
     python scripts/compare_policies.py polca predictive predictive:ladder=graded [--servers 52 56] [--weeks 1]
-        [--seeds 3] [--actuation out-of-band] [--processes 2]
+        [--seeds 3] [--first-seed 1] [--actuation out-of-band] [--processes 2]
 
 A policy's options follow its name. Per cent unless said otherwise; in brackets the lowest and highest over the seeds.
 """
@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--servers", type=int, nargs="+", default=[52, 56])
     parser.add_argument("--weeks", type=float, default=1.0)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--actuation", default="out-of-band")
     parser.add_argument("--processes", type=int, default=2)
     args = parser.parse_args()
@@ -31,7 +32,13 @@ def main() -> None:
         for servers, policy in itertools.product(args.servers, args.policies)
     }
     with bar("compare policies", len(named) * args.seeds) as advance:
-        results = run(args.weeks, args.seeds, args.processes, advance, list(named.values()))
+        results = run(
+            args.weeks,
+            range(args.first_seed, args.first_seed + args.seeds),
+            args.processes,
+            advance,
+            list(named.values()),
+        )
     print(
         "\n".join(table(("servers", "policy", *HEAD), [(*name, *line(results[case])) for name, case in named.items()]))
     )

@@ -10,7 +10,7 @@ import pytest
 from polcad.forecast.features import COUNT
 from polcad.forecast.persistence import PersistenceQuantile
 from polcad.forecast.quantile import QuantileForecaster
-from polcad.forecast.regression import Fit
+from polcad.forecast.regression import Fit, Sample, fit
 from tests.forecasting import HORIZONS_S, QUANTILES, STEP_S, Floats, Q, fed, made, noise, peaks, teach
 
 ONE = np.ones(1, dtype=np.bool_)
@@ -41,7 +41,7 @@ def warmed(domains: int = 1, steps: int = HOUR, seed: int = 0) -> tuple[Quantile
 
 def slopes_of(value: float) -> Fit:
     shape = len(HORIZONS_S), len(QUANTILES)
-    return Fit(np.full((*shape, COUNT), value), np.full((*shape, 1), 500.0))
+    return Fit(np.full((*shape, 1, COUNT), value), np.full((*shape, 1), 500.0))
 
 
 def test_there_is_a_bound_within_minutes_and_none_before() -> None:
@@ -176,17 +176,21 @@ def test_a_lesson_is_due_after_enough_past_and_then_seldom() -> None:
     [
         None,
         "slopes",
-        Fit(np.zeros((1, 1, COUNT)), np.zeros((1, 1, 1))),
-        Fit(np.full((3, 2, COUNT), np.nan), np.zeros((3, 2, 1))),
-        Fit(np.zeros((3, 2, COUNT)), np.full((3, 2, 1), np.inf)),
-        Fit(np.zeros((3, 2, COUNT)), np.zeros((3, 2, 7))),
+        Fit(np.zeros((1, 1, 1, COUNT)), np.zeros((1, 1, 1))),
+        Fit(np.full((3, 2, 1, COUNT), np.nan), np.zeros((3, 2, 1))),
+        Fit(np.zeros((3, 2, 1, COUNT)), np.full((3, 2, 1), np.inf)),
+        Fit(np.zeros((3, 2, 1, COUNT)), np.zeros((3, 2, 7))),
+        Fit(np.zeros((3, 2, COUNT)), np.zeros((3, 2, 1))),
     ],
 )
 def test_a_failed_lesson_changes_nothing(garbage: object) -> None:
     forecaster, t = warmed()
+    forecaster.observe(t - STEP_S, np.array([50e3]), ONE)
+    untaught_w = forecaster.upper(40.0, Q)
     forecaster.learn(slopes_of(0.1))
     forecaster.observe(t, np.array([50e3]), ONE)
     before_w = forecaster.upper(40.0, Q)
+    assert before_w != untaught_w
     forecaster.learn(garbage)
     forecaster.observe(t + STEP_S, np.array([50e3]), ONE)
     assert forecaster.upper(40.0, Q) == pytest.approx(before_w, rel=0.02)
@@ -205,6 +209,18 @@ def test_a_second_lesson_makes_the_bounds_jump_no_farther_than_it_must() -> None
 def test_the_same_demand_gives_the_same_bounds() -> None:
     demand_w = noise(600, 3)
     assert np.array_equal(fed(new(3), demand_w, 40.0), fed(new(3), demand_w, 40.0), equal_nan=True)
+
+
+def test_a_domain_with_rows_enough_of_its_own_is_drawn_from_the_pooled_slopes_towards_its_own() -> None:
+    random, rows = np.random.default_rng(5), 3000
+    domain = np.arange(rows) % 2
+    feature_w = random.uniform(0.0, 1000.0, rows)
+    excess_w = np.where(domain == 0, 2.0, 0.5) * feature_w + random.uniform(0.0, 10.0, rows)
+    sample = Sample(feature_w[:, None].astype(np.float32), excess_w[:, None].astype(np.float32), domain)
+    steep, flat = fit(sample, {0: 1e3}, [0.9], np.full(2, 1000.0)).slopes[0, 0, :, 0]
+    sparse = Sample(sample.features_w[:600], sample.excess_w[:600], np.arange(600) % 3)
+    assert steep > 1.2 * flat
+    assert np.ptp(fit(sparse, {0: 1e3}, [0.9], np.full(3, 1000.0)).slopes) == 0.0
 
 
 @pytest.mark.integration

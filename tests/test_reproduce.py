@@ -53,7 +53,7 @@ def test_a_spread_is_the_mean_and_the_extremes() -> None:
 @pytest.mark.parametrize(("weeks", "seeds"), [(0.1, 0), (-1.0, 1)])
 def test_options_that_mean_nothing_are_refused_before_anything_runs(weeks: float, seeds: int) -> None:
     with pytest.raises(ConfigError):
-        run(weeks, seeds, 1, lambda _: None, cases(1.0))
+        run(weeks, range(seeds), 1, lambda _: None, cases(1.0))
 
 
 def test_token_heavy_workloads_are_marked_for_the_policy_that_looks() -> None:
@@ -65,8 +65,8 @@ def test_token_heavy_workloads_are_marked_for_the_policy_that_looks() -> None:
 def test_runs_in_parallel_give_what_runs_alone_give(tmp_path: Path) -> None:
     wanted = [Case(4, "no_cap"), Case(4, "polca")]
     told: list[int] = []
-    together = run(0.0005, 2, 2, told.append, wanted)
-    assert together == run(0.0005, 2, 1, told.append, wanted)
+    together = run(0.0005, [1, 2], 2, told.append, wanted)
+    assert together == run(0.0005, [1, 2], 1, told.append, wanted)
     assert sum(told) == 8
     assert not list(tmp_path.iterdir())
 

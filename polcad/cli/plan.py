@@ -40,7 +40,7 @@ def polca(
     check_writable(out)
     wanted = cases(acceptance_weeks)
     with bar("reproduce polca", len(wanted) * seeds) as advance:
-        text = document(run(weeks, seeds, processes, advance, wanted), weeks, acceptance_weeks, seeds)
+        text = document(run(weeks, range(1, seeds + 1), processes, advance, wanted), weeks, acceptance_weeks, seeds)
     typer.echo(text)
     if out is not None:
         write(out, text)

@@ -1,9 +1,10 @@
 """The default forecaster: a direct quantile regression of the coming peaks, calibrated online.
 
 For every horizon and quantile the bound is ``level + slopes . features + offset``: features say how restless
-the domain is and where its level returns to (`features`), slopes are learned from all domains together in lessons now
-and then (`regression`), offsets follow each domain's own broken bounds (`calibration`), as the peaks come to be known
-(`peaks`). A step applies it to all domains as one matrix product; learning happens once a block of about ten seconds.
+the domain is and where its level returns to (`features`), slopes are learned in lessons now and then, from all domains
+and from each that has enough to tell (`regression`), offsets follow each domain's own broken bounds (`calibration`), as
+the peaks come to be known (`peaks`). A step applies it to all domains at once; learning happens once a block of about
+ten seconds.
 
 Before the first lesson the slopes are zero and the offset is the quantile of all excesses seen: persistence with its
 own history. A failed lesson leaves everything as it was.
@@ -31,7 +32,7 @@ FIRST_BLOCKS = 30  # of excesses, before there is a bound; more for long horizon
 GROWTH, LOOK_ROWS = 1.5, 6000  # of their number, between two looks at them, and how many are looked at
 LEARN_BLOCKS, LEARN_WINDOWS = 180, 48  # the least past to learn slopes from, in time and in horizons
 AGE_PART, SLOWEST_S = 0.25, 86400.0  # lessons come each time the past has grown by so much, but no later
-MEMORY_S, WIDTH, MOST_ROWS = 7 * 86400.0, 16, 1 << 18
+MEMORY_S, WIDTH, MOST_ROWS = 7 * 86400.0, 48, 1 << 19
 ASTRAY = 1.0  # scales (or offsets, if larger): no offset stays farther below a lesson's
 
 
@@ -49,7 +50,7 @@ class QuantileForecaster:
         horizons_s: Sequence[float],
         quantiles: Sequence[float],
         refit_s: float = 1800.0,
-        rows: int = 12_000,
+        rows: int = 24_000,
     ) -> None:
         self._horizons_s, self._quantiles = tuple(sorted(set(horizons_s))), tuple(sorted(set(quantiles)))
         self._step_s, self._refit_s, self._rows_a_lesson = step_s, refit_s, rows
@@ -60,7 +61,7 @@ class QuantileForecaster:
         slots = int(min(MEMORY_S / BLOCK_S, MOST_ROWS // width))
         self._rows = Rows(domains, ft.COUNT, len(self._horizons_s), slots=slots, width=width)
         self._shape = self._calibration.offset_w.shape
-        self._slopes = np.zeros((*self._shape[:2], ft.COUNT))
+        self._slopes = np.zeros((*self._shape, ft.COUNT))
         origins = max(self._peaks.ago) + 1
         self._origin_w = np.full((origins, domains), np.nan)
         self._look_at = np.maximum(FIRST_BLOCKS, 3 * np.array(self._peaks.ago))
@@ -119,7 +120,7 @@ class QuantileForecaster:
         What broke bounds once may be long past: no offset stays above what the lesson found in all rows.
         """
         if self._learned[at]:
-            kept_w = self._calibration.offset_w[at] + (self._slopes[at] - slopes) @ self._features.values_w
+            kept_w = self._calibration.offset_w[at] + self._moved_w(self._slopes[at] - slopes)
             astray_w = ASTRAY * np.maximum(self._features.scale_w, np.abs(offset_w))
             offset_w = np.clip(kept_w, offset_w - astray_w, offset_w)
         self._calibration.offset_w[at] = offset_w
@@ -128,9 +129,12 @@ class QuantileForecaster:
 
     def _bound(self) -> Floats:
         """The bounds, as excess over the level, W."""
-        moved_w = self._slopes.reshape(-1, ft.COUNT) @ self._features.values_w
-        bound_w: Floats = moved_w.reshape(self._shape) + self._calibration.offset_w
+        bound_w: Floats = self._moved_w(self._slopes) + self._calibration.offset_w
         return bound_w
+
+    def _moved_w(self, slopes: Floats) -> Floats:
+        moved_w: Floats = np.einsum("...df,fd->...d", slopes, self._features.values_w)
+        return moved_w
 
     def _say(self, bound_w: Floats, unknown: Flags) -> None:
         """A longer horizon and a higher quantile are never below a shorter and a lower."""
