@@ -1,10 +1,11 @@
 """``polcad simulate cluster``: a serving cluster under one of DynamoLLM's systems, as figures and as a page.
 
 Systems are found by name among the entry points `polcad.cluster_systems`: a class made with a `Profile`, whose `decide`
-takes a `ClusterView` and gives plans. Those that are `provisioned` have a fixed size, for the highest load of each kind
-that will come and a margin, with which no more than 1 % is late in the busiest hour, where the servers suffice. The
-load is scaled so that the busiest ten minutes ask `peak_util` of the servers' time (`polcad.sim.asking.service_s`): at
-.4, nine pools of the size for their peaks just fit, and one pool needs about half.
+takes a `ClusterView` and gives plans; those with a `design` stand as they are (`polcad.sim.split_cluster`). Those that
+are `provisioned` have a fixed size, for the highest load of each kind that will come and a margin, with which no more
+than 1 % is late in the busiest hour, where the servers suffice. The load is scaled so that the busiest ten minutes ask
+`peak_util` of the servers' time (`polcad.sim.asking.service_s`): at .4, nine pools of the size for their peaks just
+fit, and one pool needs about half.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from polcad.sim.cluster_model import ClusterModel, Span
 from polcad.sim.cluster_result import ClusterResult, carbon_kg
 from polcad.sim.profiles import Floats
 from polcad.sim.requests import HOUR_S, WEEK_S
+from polcad.sim.split_cluster import simulate_split
 from polcad.simulate import read_trace
 
 PEAK_UTIL = 0.40
@@ -64,6 +66,9 @@ class ClusterOptions:
             raise ConfigError(f"--servers {self.servers}: at least 1 is needed")
         profile = LLAMA2_70B_H100 if self.profile is None else Profile.read(self.profile)
         system = load("polcad.cluster_systems", self.system)
+        design = getattr(system, "design", None)
+        if design is not None and self.profile is not None:
+            raise ConfigError(f"--profile {self.profile}: {self.system} brings its own machines")
         return ClusterModel(
             system=self.system,
             planner=system(profile).decide,
@@ -71,6 +76,7 @@ class ClusterOptions:
             servers=self.servers,
             profile=profile,
             provisioned=system.provisioned,
+            design=design,
             seed=self.seed,
             accuracy=self.length_accuracy,
             surprise=self.surprise,
@@ -125,7 +131,10 @@ def timed(
     intensity = None if options.carbon is None else read_intensity(options.carbon)
     start = perf_counter()
     asked = model or options.model()
-    result = simulate(asked if options.margin_frac is not None else designed(asked), progress)
+    if asked.design is None:
+        result = simulate(asked if options.margin_frac is not None else designed(asked), progress)
+    else:
+        result = simulate_split(asked, progress)
     return result, summary(result, perf_counter() - start, intensity)
 
 

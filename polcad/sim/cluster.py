@@ -48,8 +48,7 @@ class Cluster:
         longest = (float(np.quantile(sample.prompt, 0.99)), float(np.quantile(sample.output, 0.99)))
         plain = objectives(model.profile, self._thresholds, longest)
         self._slo = {k: Slo(model.slo_scale * s.ttft_s, model.slo_scale * s.tbt_s) for k, s in plain.items()}
-        self._engines = Engines(model.profile, slots_of(model.profile, model.servers), self._slo)
-        self._deployment = Deployment(self._engines, model.profile, model.servers)
+        self._engines, self._deployment = self._built(model)
         self._lengths, self._meter = NoisyLengths(model.accuracy, model.seed), LoadMeter(TICK_S)
         self._prediction = Prediction()
         self._known: dict[Kind, Demand] = {}  # the load, as last measured
@@ -59,6 +58,11 @@ class Cluster:
         self._said: dict[str, float] = {}  # what planners say, and when it was last told
         self._told: list[Told] = []
         self._samples = Sampling(self._engines, self._deployment, model.seconds)
+
+    def _built(self, model: ClusterModel) -> tuple[Engines, Deployment]:
+        """The servers, without an instance."""
+        engines = Engines(model.profile, slots_of(model.profile, model.servers), self._slo)
+        return engines, Deployment(engines, model.profile, model.servers)
 
     def run(self, progress: Callable[[int], None]) -> ClusterResult:
         """To the end."""

@@ -9,6 +9,7 @@ from math import ceil
 from polcad.cluster.classes import Thresholds
 from polcad.cluster.nouns import KINDS, ClusterView, Demand, Kind, Length, PoolPlan, Slo
 from polcad.cluster.profiles import LLAMA2_70B_H100, Profile, isolated_slo
+from polcad.cluster.split import Design
 from polcad.errors import ConfigError
 from polcad.sim.asking import Source
 
@@ -62,6 +63,7 @@ class ClusterModel:
     stale: Span | None = None
     power_budget_w: float | None = None
     margin_frac: float = 0.3  # above the highest load, of a fixed size
+    design: Design | None = None  # of Splitwise: its machines stand, and nothing is planned
 
     def __post_init__(self) -> None:
         """Refuse what means nothing."""
@@ -70,6 +72,8 @@ class ClusterModel:
                 raise ConfigError(f"{name}={getattr(self, name)} must be above 0")
         if self.margin_frac < 0:
             raise ConfigError(f"margin={self.margin_frac} must be at least 0")
+        if self.design is not None and (self.lost is not None or self.stale is not None):
+            raise ConfigError(f"system {self.system}: lost servers and stale metrics are not modelled for it")
         if not 0 <= self.accuracy <= 1:
             raise ConfigError(f"length_accuracy={self.accuracy} must be between 0 and 1")
 

@@ -12,6 +12,7 @@ from polcad.cluster.nouns import KINDS, Kind, Shape, Slo
 from polcad.cluster.profiles import Profile
 from polcad.sim import serving
 from polcad.sim.asking import Asked
+from polcad.sim.profiles import Floats
 from polcad.sim.requests import Ints
 from polcad.sim.speeds import Speeds, SpeedTable
 
@@ -42,8 +43,11 @@ class Engines:
         asked, kinds, first = self._moving or (_NOTHING, np.zeros((2, 0), np.int64), 0)
         last = int(np.searchsorted(asked.arrive_s, end_s))
         lengths = np.stack([asked.prompt, asked.output])
-        serving.advance(end_s, first, last, asked.arrive_s, lengths, kinds, self.world)
+        self._serve(end_s, first, last, (asked.arrive_s, lengths, kinds))
         self._moving = (asked, kinds, last)
+
+    def _serve(self, end_s: float, first: int, last: int, columns: tuple[Floats, Floats, Ints]) -> None:
+        serving.advance(end_s, first, last, *columns, self.world)
 
     def start(self, r: int, t: float, shape: Shape, ready_s: float) -> None:
         """Put an instance into an empty slot; it serves from `ready_s`, and draws power from `t`."""
