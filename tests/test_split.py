@@ -91,13 +91,14 @@ def test_a_cap_to_half_hardly_slows_iterations_but_prompts_at_once() -> None:
 
 
 def test_without_a_split_machines_serve_as_instances_of_one_pool_do() -> None:
-    asked, kinds = requests(40.0), np.stack([kinds_of(requests(40.0), Thresholds())] * 2)
-    split = played("baseline-h100", Pools(mixed=6), asked)
-    plain = Engines(machines("llama2-70b")["h"].profile, 6, LOOSE)
-    shape = machines("llama2-70b")["h"]
-    for r in range(6):
-        plain.start(r, 0.0, shape.shape, 0.0)
-    plain.deal({KINDS: range(6)})
+    asked = requests(15.0, seconds=20.0)
+    kinds = np.stack([kinds_of(asked, Thresholds())] * 2)
+    split = played("baseline-h100", Pools(mixed=3), asked)
+    machine = machines("llama2-70b")["h"]
+    plain = Engines(machine.profile, 3, LOOSE)
+    for r in range(3):
+        plain.start(r, 0.0, machine.shape, 0.0)
+    plain.deal({KINDS: range(3)})
     plain.take(asked, kinds)
     plain.advance(CHUNK_S)
     assert np.array_equal(split.world.ttft, plain.world.ttft)
@@ -106,8 +107,8 @@ def test_without_a_split_machines_serve_as_instances_of_one_pool_do() -> None:
 
 
 def test_every_request_ends_once_and_nothing_stays_promised() -> None:
-    asked = requests(100.0)
-    engines = played("splitwise-hh", Pools(4, 4), asked)
+    asked = requests(15.0, seconds=20.0)
+    engines = played("splitwise-hh", Pools(1, 2), asked)
     assert engines.world.tally.finished.sum() == len(asked.arrive_s)
     assert engines.under_way == 0
     assert not engines.split.promised.any()
@@ -146,6 +147,7 @@ def test_a_prompt_machine_helps_when_the_memory_for_tokens_is_promised() -> None
     assert engines.moved[0] > 0
 
 
+@pytest.mark.integration
 def test_more_than_can_wait_is_dropped_and_counted() -> None:
     engines = played("splitwise-aa", Pools(1, 1), requests(300.0, seconds=20.0))
     assert engines.dropped > 0

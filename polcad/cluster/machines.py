@@ -15,12 +15,13 @@ measured on A100); a board's own limiter may be dearer than that where it cuts d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from polcad.cluster.nouns import Shape
-from polcad.cluster.profiles import LLAMA2_70B_H100, Degree, Profile, Response
+from polcad.cluster.profiles import LLAMA2_70B_H100, Degree, Profile
 from polcad.errors import ConfigError
 
 H100_W = 5800.0  # that a DGX-H100 counts in a row's budget: 232 kW are 40 of them
@@ -160,18 +161,23 @@ class Machine:
     def _prompt_shape(self, tokens: float) -> Shape:
         degree, response = self.profile.degree(self.tensor_parallel), self.profile.prompt_response
         full_w = float(np.interp(tokens, degree.prompt_tokens, degree.prompt_w))
-        return self._within(full_w, response, response.power)
+        return self.shape if full_w <= self._cap_w else self._within(full_w, response.clock_frac, response.power)
 
     def _token_shape(self, batch: float) -> Shape:
         profile, degree = self.profile, self.profile.degree(self.tensor_parallel)
         full_w = degree.token_w - degree.token_rise_w * float(np.expm1(-batch / degree.token_rise_requests))
-        response = profile.token_responses[0]
-        return self._within(full_w, response, tuple(profile.token_ratio(at, batch)[1] for at in response.clock_frac))
+        if full_w <= self._cap_w:
+            return self.shape
+        clocks_frac = profile.token_responses[0].clock_frac
+        return self._within(full_w, clocks_frac, [profile.token_ratio(clock, batch)[1] for clock in clocks_frac])
 
-    def _within(self, full_w: float, response: Response, power: tuple[float, ...]) -> Shape:
+    @property
+    def _cap_w(self) -> float:
+        return self.cap_frac * self.profile.gpu_max_w
+
+    def _within(self, full_w: float, clocks_frac: Sequence[float], power: Sequence[float]) -> Shape:
         """The highest clock at which what draws `full_w` at the highest is within the cap; the lowest where none is."""
-        share = self.cap_frac * self.profile.gpu_max_w / full_w
-        return Shape(self.tensor_parallel, float(np.interp(share, power, response.clock_frac)))
+        return Shape(self.tensor_parallel, float(np.interp(self._cap_w / full_w, power, clocks_frac)))
 
 
 MODELS = {

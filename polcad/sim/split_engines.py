@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 
@@ -86,7 +87,8 @@ def _split(home: Ints, requests: int, reference: int) -> Split:
     )
 
 
-def _speeds(machines: Sequence[Machine]) -> Speeds:
+@lru_cache(maxsize=16)
+def _speeds(machines: tuple[Machine, ...]) -> Speeds:
     """A row a machine."""
     points = sorted({point for one in machines for point in one.profile.degrees[-1].prompt_tokens})
     batches = range(machines[0].profile.batch_max + 1)
