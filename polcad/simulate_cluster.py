@@ -1,9 +1,10 @@
 """``polcad simulate cluster``: a serving cluster under one of DynamoLLM's systems, as figures and as a page.
 
 Systems are found by name among the entry points `polcad.cluster_systems`: a class made with a `Profile`, whose `decide`
-takes a `ClusterView` and gives plans; those with a `design` stand as they are (`polcad.sim.split_cluster`). Those that
-are `provisioned` have a fixed size, for the highest load of each kind that will come and a margin, with which no more
-than 1 % is late in the busiest hour, where the servers suffice. The load is scaled so that the busiest ten minutes ask
+takes a `ClusterView` and gives plans; those with a `design` stand as they are (`polcad.sim.split_cluster`). Routers are
+found among `polcad.cluster_routers`: one's `weights` takes a time and members and gives shares. Systems that are
+`provisioned` have a fixed size, for the highest load of each kind that will come and a margin, with which no more than
+1 % is late in the busiest hour, where the servers suffice. The load is scaled so that the busiest ten minutes ask
 `peak_util` of the servers' time (`polcad.sim.asking.service_s`): at .4, nine pools of the size for their peaks just
 fit, and one pool needs about half.
 """
@@ -24,7 +25,7 @@ from polcad.errors import ConfigError
 from polcad.plugins import load
 from polcad.sim.asking import WEEKS, Excerpt, Recorded, Source, Week
 from polcad.sim.cluster import simulate
-from polcad.sim.cluster_model import ClusterModel, Span
+from polcad.sim.cluster_model import ClusterModel, Limit, Span
 from polcad.sim.cluster_result import ClusterResult, carbon_kg
 from polcad.sim.profiles import Floats
 from polcad.sim.requests import HOUR_S, WEEK_S
@@ -36,12 +37,17 @@ MARGINS = (0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)  # above the highest load; 30 % f
 LATE_FRAC = 0.01  # of the requests, at most, where a fixed size is designed
 GPU_HOUR, KWH = 2.0, 0.10  # USD; assumed: only ratios of costs mean something
 PASTS = ("none", "itself")
+ROUTERS = "polcad.cluster_routers"
+SHORTEST, IN_TURNS = "shortest-queue", "round-robin"
 _COLUMN = "g_per_kwh"
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterOptions:
-    """What is simulated. `lose_server` and `stale` are ``AT+SECONDS``; `hours` ends a run before its source does."""
+    """What is simulated. `lose_server` and `stale` are ``AT+SECONDS``, `slow_server` and `cap` ``CLOCK@AT+SECONDS``.
+
+    `hours` ends a run before its source does.
+    """
 
     system: str
     servers: int
@@ -56,8 +62,12 @@ class ClusterOptions:
     slo_scale: float = 1.0
     lose_server: str | None = None
     stale: str | None = None
+    slow_server: str | None = None
+    cap: str | None = None
+    power_budget_w: float | None = None
     carbon: Path | None = None
     margin_frac: float | None = None  # above the highest load, of a fixed size; None: what serves the busiest hour well
+    router: str = SHORTEST
     past: str = "none"  # of a trace: nothing, or "itself" on each day of the week before, but for noise
 
     def model(self) -> ClusterModel:
@@ -83,7 +93,12 @@ class ClusterOptions:
             slo_scale=self.slo_scale,
             lost=None if self.lose_server is None else Span.parse(self.lose_server, "--lose-server"),
             stale=None if self.stale is None else Span.parse(self.stale, "--stale"),
+            slow=None if self.slow_server is None else Limit.parse(self.slow_server, "--slow-server"),
+            cap=None if self.cap is None else Limit.parse(self.cap, "--cap"),
+            power_budget_w=self.power_budget_w,
             margin_frac=self.margin_frac or 0.0,
+            in_turns=self.router != SHORTEST,
+            weigher=None if self.router in {SHORTEST, IN_TURNS} else load(ROUTERS, self.router)(profile).weights,
         )
 
     def source(self, profile: Profile) -> Source:
@@ -114,7 +129,8 @@ def designed(model: ClusterModel) -> ClusterModel:
     """A model of a fixed size with the least margin of those tried that serves the busiest hour well; else the best."""
     if not model.provisioned:
         return model
-    hour = replace(model, source=Excerpt.busiest(model.source), surprise=1.0, slo_scale=1.0, lost=None, stale=None)
+    calm = replace(model, surprise=1.0, slo_scale=1.0, lost=None, stale=None, slow=None, cap=None)
+    hour = replace(calm, source=Excerpt.busiest(model.source))
     late: dict[float, float] = {}
     for margin_frac in MARGINS:
         planner = load("polcad.cluster_systems", model.system)(model.profile).decide
@@ -149,6 +165,8 @@ def summary(result: ClusterResult, wall_s: float, g_per_kwh: Floats | None = Non
         "ttft_p99_s": every.ttft_p99_s,
         "tbt_p50_s": every.tbt_p50_s,
         "tbt_p99_s": every.tbt_p99_s,
+        "latency_mean_s": result.latency_mean_s,
+        "latency_p99_s": result.latency_p99_s,
         "slo_violation_frac": every.late_frac,
         "gpus_mean": result.gpus_mean,
         "requests": result.requests,

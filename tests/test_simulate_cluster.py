@@ -24,6 +24,8 @@ KEYS = [
     "ttft_p99_s",
     "tbt_p50_s",
     "tbt_p99_s",
+    "latency_mean_s",
+    "latency_p99_s",
     "slo_violation_frac",
     "gpus_mean",
     "requests",

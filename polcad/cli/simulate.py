@@ -96,9 +96,21 @@ def cluster(
     profile: Annotated[Path | None, typer.Option(help="Your model on your GPU (TOML).")] = None,
     length_accuracy: Annotated[float, typer.Option(help="Share of output lengths that are guessed right.")] = 0.81,
     surprise: Annotated[float, typer.Option(help="The load is so many times what was forecast.")] = 1.0,
+    router: Annotated[
+        str, typer.Option(help="Within a pool: shortest-queue, round-robin, or weighted (renewed each 5 s).")
+    ] = "shortest-queue",
     slo_scale: Annotated[float, typer.Option(help="The objectives, times this.")] = 1.0,
     lose_server: Annotated[str | None, typer.Option(help="AT+SECONDS: the busiest server is gone so long.")] = None,
     stale: Annotated[str | None, typer.Option(help="AT+SECONDS: the load is not measured so long.")] = None,
+    slow_server: Annotated[
+        str | None, typer.Option(help="CLOCK@AT+SECONDS: the busiest server is slow (.5: half its clock), unannounced.")
+    ] = None,
+    cap: Annotated[
+        str | None, typer.Option(help="CLOCK@AT+SECONDS: the row's power plan locks all clocks at .7, say.")
+    ] = None,
+    power_budget_w: Annotated[
+        float | None, typer.Option("--power-budget-w", help="What may be planned for all pools, servers included, W.")
+    ] = None,
     carbon: Annotated[Path | None, typer.Option(help="Hourly intensity: a CSV with a column g_per_kwh.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a page with plots (HTML).")] = None,
     as_json: JsonOption = False,
@@ -121,9 +133,13 @@ def cluster(
         profile=profile,
         length_accuracy=length_accuracy,
         surprise=surprise,
+        router=router,
         slo_scale=slo_scale,
         lose_server=lose_server,
         stale=stale,
+        slow_server=slow_server,
+        cap=cap,
+        power_budget_w=power_budget_w,
         carbon=carbon,
     )
     model = options.model()

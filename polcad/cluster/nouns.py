@@ -7,7 +7,7 @@ a `PoolPlan` a pool. Frozen, standard library alone; names end in their units, `
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import product
@@ -84,6 +84,7 @@ class PoolPlan:
     power_w: float  # of all its instances under that demand, hosts included
     why: str  # for people
     now_w: float = 0.0  # of all its instances under the load now
+    weights: Mapping[str, float] = field(default_factory=dict)  # shares of the requests, by member; {}: none are said
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,21 @@ class Running:
     instances: int
     shape: Shape
     starting: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One instance of a pool, and what it has in hand."""
+
+    name: str
+    shape: Shape
+    running: int  # requests
+    waiting: int
+    kv_use_frac: float  # of its key-value memory
+    prompt_tokens: float  # of a request, mean
+    output_tokens: float  # as predicted, mean
+    tbt_s: float | None = None  # between two tokens, as measured; None: not known
+    requests_per_s: float = 0.0  # that it is asked for now
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,3 +124,4 @@ class ClusterView:
     power_budget_w: float | None = None  # for all instances, hosts included; None: none is set
     cap_clock_frac: float = 1.0  # the lock in force on the row: no instance runs faster
     measured_t: float | None = None  # when `demand` was measured; None: at `t`
+    members: Mapping[str, Sequence[Member]] = field(default_factory=dict)  # by pool, those whose engines tell enough

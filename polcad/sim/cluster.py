@@ -17,10 +17,11 @@ from polcad.cluster.classes import NoisyLengths
 from polcad.cluster.nouns import KINDS, ClusterView, Demand, Kind, Length, Slo
 from polcad.cluster.prediction import Prediction
 from polcad.sim.asking import CHUNK_S, Asked
-from polcad.sim.cluster_model import TICK_S, ClusterModel, objectives
-from polcad.sim.cluster_result import PHASE_NAMES, ClusterResult, Told, latencies, names
+from polcad.sim.cluster_model import TICK_S, ClusterModel, Span, objectives
+from polcad.sim.cluster_result import PHASE_NAMES, ClusterResult, Told, latencies, mean_s, names, quantile_s
 from polcad.sim.deployment import Deployment, slots_of
 from polcad.sim.engines import Engines, kinds_of
+from polcad.sim.members import members
 from polcad.sim.metering import LoadMeter, mean_demand, peak_demand
 from polcad.sim.profiles import Floats
 from polcad.sim.requests import Ints
@@ -54,14 +55,15 @@ class Cluster:
         self._known: dict[Kind, Demand] = {}  # the load, as last measured
         self._peak: dict[Kind, Demand] = {}
         self._measured_s = 0.0
-        self._dropped = 0
+        self._dropped = self._slow = 0
         self._said: dict[str, float] = {}  # what planners say, and when it was last told
         self._told: list[Told] = []
         self._samples = Sampling(self._engines, self._deployment, model.seconds)
 
     def _built(self, model: ClusterModel) -> tuple[Engines, Deployment]:
         """The servers, without an instance."""
-        engines = Engines(model.profile, slots_of(model.profile, model.servers), self._slo)
+        slots = slots_of(model.profile, model.servers)
+        engines = Engines(model.profile, slots, self._slo, by_weight=model.in_turns)
         return engines, Deployment(engines, model.profile, model.servers)
 
     def run(self, progress: Callable[[int], None]) -> ClusterResult:
@@ -129,8 +131,10 @@ class Cluster:
         t = tick * TICK_S
         if tick:
             self._measure(t, tick)
-            self._fail(t)
+        self._fail(t)
+        if tick:
             self._plan(t)
+            self._weigh(t)
         self._engines.advance(t + TICK_S)
         self._tell_dropped(t + TICK_S)
         self._meter.tick()
@@ -150,14 +154,31 @@ class Cluster:
                 self._peak = self._prediction.peak()
 
     def _fail(self, t: float) -> None:
-        lost = self._model.lost
-        if lost is None:
-            return
-        if lost.covers(t) and not lost.covers(t - TICK_S):
+        lost, slow, cap = self._model.lost, self._model.slow, self._model.cap
+        if _begins(lost, t):
             self._tell(t, self._deployment.lose(t))
-        if lost.covers(t - TICK_S) and not lost.covers(t):
+        if _ends(lost, t):
             self._deployment.restore(t)
             self._tell(t, "the lost server is back, empty")
+        if slow and _begins(slow.span, t):
+            self._slow = self._deployment.busiest()
+            self._tell(t, f"server {self._slow} runs at {slow.clock_frac:.0%} of its clock at most, and tells nobody")
+        if cap and _begins(cap.span, t):
+            self._tell(t, f"the row's plan locks clocks at {cap.clock_frac:.0%}")
+        spans = [one.span for one in (slow, cap) if one]
+        if any(_begins(span, t) or _ends(span, t) for span in spans):
+            self._deployment.limit(t, self._limits_frac(t))
+
+    def _limits_frac(self, t: float) -> dict[int, float]:
+        """By server, how fast it may run."""
+        slow, limits = self._model.slow, dict.fromkeys(range(self._model.servers), self._cap_frac(t))
+        if slow and slow.span.covers(t):
+            limits[self._slow] = min(limits[self._slow], slow.clock_frac)
+        return limits
+
+    def _cap_frac(self, t: float) -> float:
+        cap = self._model.cap
+        return cap.clock_frac if cap and cap.span.covers(t) else 1.0
 
     def _plan(self, t: float, *, at_once: bool = False) -> None:
         plans = self._model.planner(self._view(t))
@@ -167,6 +188,14 @@ class Cluster:
                 self._tell(t, text)
                 self._said[text] = t
         self._deployment.apply(t, plans, at_once=at_once)
+
+    def _weigh(self, t: float) -> None:
+        """Renew the shares that requests are dealt by, as a router would that is hinted at; not on stale news."""
+        weigher = self._model.weigher
+        if weigher is None or self._measured_s < t:
+            return
+        seen = members(self._engines, self._deployment.shapes, self._known)
+        self._engines.weigh({int(name): weight for name, weight in weigher(START_T + t, seen).items()})
 
     def _view(self, t: float) -> ClusterView:
         model = self._model
@@ -178,6 +207,7 @@ class Cluster:
             slo=self._slo,
             pools=self._deployment.running(t),
             power_budget_w=model.power_budget_w,
+            cap_clock_frac=self._cap_frac(t),
             measured_t=START_T + self._measured_s,
         )
 
@@ -196,7 +226,7 @@ class Cluster:
         model, world, samples = self._model, self._engines.world, self._samples
         late = self._overdue() + world.tally.late
         finished, dropped = world.tally.finished, world.tally.dropped
-        counts = (finished, late, dropped)
+        counts, whole = (finished, late, dropped), world.whole.sum(axis=0)
         total = latencies(world.ttft.sum(axis=0), world.tbt.sum(axis=0), *(int(count.sum()) for count in counts))
         each = {
             name: latencies(world.ttft[place], world.tbt[place], *(int(count[place]) for count in counts))
@@ -216,6 +246,8 @@ class Cluster:
             gpu_s=samples.gpu_s,
             instance_s=samples.instance_s,
             all=total,
+            latency_mean_s=mean_s(whole),
+            latency_p99_s=quantile_s(whole, 0.99) or 0.0,
             kinds=each,
             slo=dict(zip(names(), (self._slo[kind] for kind in KINDS), strict=True)),
             changes=dict(sorted(self._deployment.changes.items())),
@@ -231,3 +263,13 @@ class Cluster:
         waits = world.requests[used & np.isnan(world.requests.first_s)]
         too_late = self._model.seconds - waits.arrive_s > world.tally.ttft_slo_s[waits.kind]
         return np.bincount(waits.kind[too_late], minlength=len(KINDS)).astype(np.int64)
+
+
+def _begins(span: Span | None, t: float) -> bool:
+    """Whether a fault begins with the tick at `t`."""
+    return span is not None and span.covers(t) and not span.covers(t - TICK_S)
+
+
+def _ends(span: Span | None, t: float) -> bool:
+    """Whether it is over with the tick at `t`."""
+    return span is not None and span.covers(t - TICK_S) and not span.covers(t)

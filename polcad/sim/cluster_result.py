@@ -67,6 +67,8 @@ class ClusterResult:
     gpu_s: float
     instance_s: float
     all: Latencies
+    latency_mean_s: float  # from arrival to the last token
+    latency_p99_s: float
     kinds: Mapping[str, Latencies]
     slo: Mapping[str, Slo]
     changes: Mapping[str, int]
@@ -91,6 +93,12 @@ def quantile_s(bins: Ints, share: float) -> float | None:
         return None
     place = int(np.searchsorted(np.cumsum(bins), share * total))
     return LEAST_S * float(np.exp((place + 0.5) / PER_E))
+
+
+def mean_s(bins: Ints) -> float:
+    """The mean of the latencies that were counted in `bins`, s; 0 where none was."""
+    middles_s = LEAST_S * np.exp((np.arange(len(bins)) + 0.5) / PER_E)
+    return float(bins @ middles_s) / max(int(bins.sum()), 1)
 
 
 def latencies(ttft: Ints, tbt: Ints, ended: int, late: int, dropped: int) -> Latencies:

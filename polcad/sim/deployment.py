@@ -43,6 +43,7 @@ class Deployment:
         self._instances: dict[int, Instance] = {}
         self._slots = list(range(slots_of(profile, servers)))[::-1]
         self._room = [SERVER_GPUS] * servers
+        self._limit_frac = [1.0] * servers  # of the maximum clock
         self._plans: dict[str, PoolPlan] = {}
         self._members: dict[Kind, tuple[int, ...]] = {}  # who serves a kind
         self._asked: tuple[object, ...] = ()
@@ -66,6 +67,11 @@ class Deployment:
         """That serve or start."""
         return len(self._instances)
 
+    @property
+    def shapes(self) -> Mapping[int, Shape]:
+        """Of all instances, by slot."""
+        return {one.slot: one.shape for one in self._instances.values()}
+
     def running(self, t: float) -> Mapping[str, Running]:
         """Each planned pool as it is, in the shape that was planned."""
         seen = {}
@@ -86,10 +92,7 @@ class Deployment:
 
     def lose(self, t: float) -> str:
         """The server with most GPUs in use is gone, and what its instances had in memory; what that was, in words."""
-        used = Counter({server: 0 for server in range(len(self._room)) if self._room[server]})
-        for one in self._instances.values():
-            used[one.server] += one.shape.tensor_parallel
-        server = max(used, key=lambda place: (used[place], -place))
+        server = self.busiest()
         gone = [one for one in self._instances.values() if one.server == server]
         self._room[server] = 0
         for one in gone:
@@ -99,6 +102,18 @@ class Deployment:
             self._switch_off(one, t, kept=False)
         self._next_s = t
         return f"server {server} is lost, with {len(gone)} instances"
+
+    def busiest(self) -> int:
+        """The server with most GPUs in use."""
+        used = Counter({server: 0 for server in range(len(self._room)) if self._room[server]})
+        for one in self._instances.values():
+            used[one.server] += one.shape.tensor_parallel
+        return max(used, key=lambda place: (used[place], -place))
+
+    def limit(self, t: float, limits_frac: Mapping[int, float]) -> None:
+        """Let servers run no faster than so much of the maximum clock, whatever is planned; others as fast as it is."""
+        self._limit_frac = [limits_frac.get(server, 1.0) for server in range(len(self._room))]
+        self._set_clocks(t)
 
     def restore(self, t: float) -> None:
         """Lost servers are back, empty."""
@@ -268,9 +283,12 @@ class Deployment:
         """Send clocks that have changed to instances that serve."""
         for one in self._instances.values():
             plan = self._plans.get(one.pool)
-            if plan is None or one.ready_s > t or one.shape.clock_frac == plan.shape.clock_frac:
+            if plan is None or one.ready_s > t:
                 continue
-            one.shape = Shape(one.shape.tensor_parallel, plan.shape.clock_frac)
+            clock_frac = min(plan.shape.clock_frac, self._limit_frac[one.server])
+            if one.shape.clock_frac == clock_frac:
+                continue
+            one.shape = Shape(one.shape.tensor_parallel, clock_frac)
             self._engines.retime(one.slot, t, one.shape, self._profile.clock_s)
             self.changes["clock set"] += 1
 

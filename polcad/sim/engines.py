@@ -156,6 +156,7 @@ def _world(speeds: Speeds, slots: int, batch_max: int, slo: Mapping[Kind, Slo]) 
         tally=tally,
         ttft=np.zeros((len(KINDS), serving.BINS), np.int64),
         tbt=np.zeros((len(KINDS), serving.BINS), np.int64),
+        whole=np.zeros((len(KINDS), serving.BINS), np.int64),
         phase_j=np.zeros(serving.PHASES),
     )
 

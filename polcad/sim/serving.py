@@ -104,6 +104,7 @@ class World(NamedTuple):
     tally: Records  # of TALLY, by kind
     ttft: Ints  # (kinds, BINS)
     tbt: Ints
+    whole: Ints  # from arrival to the last token
     phase_j: Floats  # (PHASES,)
 
 
@@ -158,6 +159,7 @@ def finish(r: int, q: int, t: float, world: World) -> None:
         tbt_s = (t - request.first_s) / (request.output - 1.0)
         world.tbt[request.kind, bin_of(tbt_s)] += 1
         late = late or tbt_s > tally.tbt_slo_s
+    world.whole[request.kind, bin_of(t - request.arrive_s)] += 1
     tally.finished += 1
     tally.late += 1 if late else 0
     world.instances[r].kv -= request.prompt + request.output

@@ -1,0 +1,72 @@
+"""What goes wrong with a simulated cluster takes none of it down, is told, and never passes what the row allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from polcad.cluster.nouns import ClusterView, PoolPlan, Shape
+from polcad.cluster.profiles import LLAMA2_70B_H100 as PROFILE
+from polcad.errors import ConfigError
+from polcad.sim.cluster import simulate
+from polcad.sim.cluster_model import ClusterModel, Limit, Span
+from polcad.simulate_cluster import ClusterOptions
+from policies.dynamo import Dynamo
+from policies.router import Router
+from tests.test_sim_cluster import Few, plan
+
+BOTH = (plan("ll", 2, Shape(8)),)
+
+
+def test_the_rows_lock_is_told_to_the_planner_and_holds_whatever_it_plans() -> None:
+    caps: list[float] = []
+
+    def planner(view: ClusterView) -> Sequence[PoolPlan]:
+        caps.append(view.cap_clock_frac)
+        return BOTH
+
+    result = simulate(ClusterModel("fixed", planner, Few(), servers=2, cap=Limit(0.5, Span(60.0, 30.0))))
+    assert (caps.count(1.0), caps.count(0.5)) == (18, 6)
+    assert result.series.clock_frac == pytest.approx([1.0, 0.75])  # minute by minute
+    assert "the row's plan locks clocks at 50%" in [told.text for told in result.told]
+
+
+@pytest.mark.parametrize("budget_w", [6000.0, 200_000.0])
+def test_dynamo_never_plans_more_than_the_row_can_power_nor_faster_than_its_lock(budget_w: float) -> None:
+    dynamo, most_w = Dynamo(PROFILE), list[float]()
+
+    def planner(view: ClusterView) -> Sequence[PoolPlan]:
+        plans = dynamo.decide(view)
+        most_w.append(max(sum(each.power_w for each in plans), sum(each.now_w for each in plans)))
+        assert all(each.shape.clock_frac <= view.cap_clock_frac for each in plans)
+        return plans
+
+    cap = Limit(0.6, Span(60.0, 30.0))
+    simulate(ClusterModel("dynamo", planner, Few(per_s=8.0), servers=2, power_budget_w=budget_w, cap=cap))
+    assert max(most_w) <= budget_w
+    assert (max(most_w) > 6000.0) is (budget_w > 6000.0)  # it would like more than the little that there is
+
+
+def test_a_slow_server_is_told_to_nobody_and_drowns_where_turns_are_even() -> None:
+    slow = Limit(0.2, Span(0.0, 120.0))
+    even = ClusterModel("fixed", lambda _: BOTH, Few(per_s=6.0), servers=2, slow=slow, in_turns=True)
+    weighted, queues = replace(even, weigher=Router(PROFILE).weights), replace(even, in_turns=False)
+    left = {model: simulate(model).under_way for model in (even, weighted, queues)}
+    assert max(left[weighted], left[queues]) < 0.9 * left[even]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"slow_server": "half@0+5"}, "--slow-server 'half@0\\+5': say CLOCK@AT"),
+        ({"cap": "1.5@0+5"}, "--cap '1.5@0\\+5': the clock must be"),
+        ({"cap": ".5@5"}, "--cap '5': say AT"),
+        ({"power_budget_w": 0.0}, "power_budget_w=0.0 must be above 0"),
+        ({"router": "none-such"}, "none-such"),
+    ],
+)
+def test_faults_that_mean_nothing_are_refused(options: dict[str, object], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        ClusterOptions("dynamo", 2, week="conv", **options).model()  # type: ignore[arg-type]  # that is the point
