@@ -15,14 +15,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from polcad.cluster.loads import Loads, Sight
-from polcad.cluster.nouns import KINDS, ClusterView, Demand, Kind, PoolPlan, Slo
+from polcad.cluster.nouns import KINDS, ClusterView, Demand, Kind, Member, PoolPlan, Shape, Slo
 from polcad.cluster.ports import Estimating, HintPolicy
 from polcad.cluster.prediction import Prediction
 from polcad.cluster.sorting import Sorter, demand_of
-from polcad.model import NAME_PATTERN, Event, EventKind, Hint, PoolLoad
+from polcad.model import MAX_WEIGHTS, NAME_PATTERN, Event, EventKind, Hint, PoolLoad
 from polcad.spec import HintSpec
 
 _SLACK_FRAC = 1e-6  # of a bound, for sums of floats
+_SHIFT_FRAC = 0.1  # of an even share: a weight that moved less is not worth a new hint
 _NAMED = 3  # stale instances that are named where there are more
 _NOTE = 512
 
@@ -99,6 +100,7 @@ class HintDesk:
             power_budget_w=power_budget_w if own_w is None else own_w,
             cap_clock_frac=cap_clock_frac,
             measured_t=seen.measured_t,
+            members=_members(seen.loads),
         )
 
     def answer(self, view: ClusterView, plans: Sequence[PoolPlan]) -> list[Said]:
@@ -176,6 +178,7 @@ class HintDesk:
             tokens_per_s=demand.requests_per_s * (demand.prompt_tokens + demand.output_tokens),
             power_w=plan.power_w,
             saves_w=self._saves_w(view, plan),
+            weights=dict(plan.weights) if len(plan.weights) <= MAX_WEIGHTS else {},
             why=plan.why[:_NOTE],
         )
 
@@ -194,11 +197,44 @@ def _excess(view: ClusterView, plans: Sequence[PoolPlan]) -> str:
     power_w = sum(plan.power_w for plan in plans)
     if unfit := [plan.pool for plan in plans if not re.match(NAME_PATTERN, plan.pool)]:
         return f"the policy calls a pool {unfit[0]!r}, which is no name for a topic"
+    if unfit := [plan.pool for plan in plans if not _are_shares(plan.weights)]:
+        return f"what the policy weighs instances of {unfit[0]} by are no shares"
     if gpus > view.gpus:
         return f"the policy asks for {gpus} GPUs of {view.gpus}"
     if view.power_budget_w is not None and power_w > view.power_budget_w * (1 + _SLACK_FRAC):
         return f"the policy asks for {power_w:.0f} W of {view.power_budget_w:.0f}"
     return ""
+
+
+def _are_shares(weights: Mapping[str, float]) -> bool:
+    return all(re.match(NAME_PATTERN, name) and 0.0 <= share <= 1.0 for name, share in weights.items())
+
+
+def _members(loads: Iterable[PoolLoad]) -> dict[str, list[Member]]:
+    """The instances by pool, where all of a pool tell what they have in hand: who is left out would be starved."""
+    pools: dict[str, list[PoolLoad]] = {}
+    for load in loads:
+        pools.setdefault(load.pool, []).append(load)
+    found = {pool: [_member(load, demand_of(own)) for load in own] for pool, own in pools.items()}
+    return {pool: [each for each in own if each is not None] for pool, own in found.items() if None not in own}
+
+
+def _member(load: PoolLoad, pool: Demand) -> Member | None:
+    """One instance; one that has no requests of its own counts with the lengths that its pool's have."""
+    if load.running is None or load.waiting is None or load.kv_use_frac is None:
+        return None
+    own = demand_of([load]) if load.requests_per_s else pool
+    return Member(
+        name=load.instance,
+        shape=Shape(load.tensor_parallel),
+        running=load.running,
+        waiting=load.waiting,
+        kv_use_frac=load.kv_use_frac,
+        prompt_tokens=max(own.prompt_tokens, 1.0),
+        output_tokens=max(own.output_tokens, 1.0),
+        tbt_s=load.tbt_p50_s,
+        requests_per_s=load.requests_per_s or 0.0,
+    )
 
 
 def _objectives(spec: HintSpec, asked: Mapping[Kind, Demand]) -> dict[Kind, Slo]:
@@ -213,7 +249,14 @@ def _counts(hint: Hint) -> tuple[int, int]:
 
 def _same(one: Hint, other: Hint) -> bool:
     """Whether whoever follows one follows the other."""
-    return (_counts(one), one.clock_frac, one.weights) == (_counts(other), other.clock_frac, other.weights)
+    same_pool = (_counts(one), one.clock_frac) == (_counts(other), other.clock_frac)
+    return same_pool and _alike(one.weights, other.weights)
+
+
+def _alike(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
+    """Whether requests dealt by one set of shares go about where the other sends them."""
+    moved = _SHIFT_FRAC / max(len(one), 1)
+    return one.keys() == other.keys() and all(abs(one[name] - other[name]) <= moved for name in one)
 
 
 def _event(hint: Hint, before: Hint | None) -> Event:

@@ -13,6 +13,8 @@ from rich.text import Text
 from polcad import words
 from polcad.model import Hint
 
+_NAMED = 8  # instances of a pool, with their shares
+
 
 def as_object(hints: Sequence[Hint], t: float) -> dict[str, Any]:
     """One object for a pipe: the hints, each with its age and what is left of its life, s, and what all would save."""
@@ -29,7 +31,8 @@ def table(hints: Sequence[Hint], t: float) -> RenderableType:
         shown.add_column(name, overflow="fold")
     for hint in hints:
         shown.add_row(*_cells(hint, t), style="dim" if _left_s(hint, t) <= 0.0 else "")
-    return Group(shown, Text(), Text(_sentence(hints, t)))
+    shares = [Text(_shares(hint)) for hint in hints if hint.weights and _left_s(hint, t) > 0.0]
+    return Group(shown, Text(), *shares, Text(_sentence(hints, t)))
 
 
 def _cells(hint: Hint, t: float) -> tuple[str, ...]:
@@ -46,6 +49,14 @@ def _cells(hint: Hint, t: float) -> tuple[str, ...]:
         f"in {words.duration(left_s)}" if left_s > 0.0 else "has ended",
         words.plain(hint.why),
     )
+
+
+def _shares(hint: Hint) -> str:
+    """How its instances should share a pool's requests, those that get least first."""
+    ordered = sorted(hint.weights.items(), key=lambda pair: (pair[1], pair[0]))
+    named = ", ".join(f"{words.plain(name)} {words.percent(share)}" for name, share in ordered[:_NAMED])
+    more = f" and {len(ordered) - _NAMED} more" if len(ordered) > _NAMED else ""
+    return f"Shares of {hint.pool}'s requests: {named}{more}."
 
 
 def _sentence(hints: Sequence[Hint], t: float) -> str:

@@ -17,6 +17,7 @@ from operator import attrgetter
 from typing import Annotated
 
 LENGTH_QUANTILES = (0.1, 0.2, 1 / 3, 0.5, 2 / 3, 0.8, 0.9, 0.99)  # at which `Lengths` are told
+MAX_WEIGHTS = 1024  # instances of one pool that a hint weighs
 MAX_GPUS = 64  # of one node; the longest column that is believed
 GRID_STEP_FRAC = 0.012  # a clock snapped down to a board's grid is the clock asked for: 15 of 1410 MHz is .0106
 
@@ -500,5 +501,7 @@ class Hint:
     tokens_per_s: PerSecond  # prompts and outputs together
     power_w: DomainWatts  # expected of the pool then, servers included
     saves_w: Annotated[float, Range(-1e10, 1e10)] | None = None  # against the pool as it is; None: not known
-    weights: Annotated[Mapping[Name, Frac], Items(1024)] = field(default_factory=dict)  # of requests, by instance
+    weights: Annotated[Mapping[Name, Frac], Items(MAX_WEIGHTS)] = field(
+        default_factory=dict
+    )  # of requests, by instance
     why: Note = ""

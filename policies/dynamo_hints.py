@@ -14,6 +14,7 @@ from polcad.errors import ConfigError
 from polcad.model import Name, Range, Text
 from policies.dynamo import Dynamo
 from policies.dynamo_options import Options
+from policies.router import Routing
 
 _ALL_KINDS = name_of(KINDS[-1])  # as the planner calls the one pool of all kinds
 
@@ -34,6 +35,7 @@ class DynamoHints:
         headroom_frac: Annotated[float, Range(0.0, 10.0)] = 0.15,  # above the load now, for the next seconds
         merge_gpus: Annotated[int, Range(0, 1024)] = 8,  # a pool that needs no more may merge upwards
         payback_frac: Annotated[float, Range(0.01, 1.0)] = 0.7,  # of a change's saving that is counted on
+        alpha: Annotated[float, Range(0.0, 1.0)] = 0.5,  # in routers' weights, what stalling prompts count for
     ) -> None:
         self._profile = Profile.read(Path(profile)) if profile else LLAMA2_70B_H100
         self._name = pool if pools == "one" else None
@@ -48,9 +50,13 @@ class DynamoHints:
             payback_frac=payback_frac,
         )
         self._planner = Dynamo(self._profile, options)
+        self._routing = Routing(self._profile, alpha)
 
     def hints(self, view: ClusterView) -> Sequence[PoolPlan]:
-        """What each pool should be now."""
+        """What each pool should be now, and how its instances should share its requests."""
+        return [self._routing.weighed(view, plan) for plan in self._plans(view)]
+
+    def _plans(self, view: ClusterView) -> Sequence[PoolPlan]:
         if self._name is None:
             return self._planner.decide(view)
         pools = {_ALL_KINDS if name == self._name else name: each for name, each in view.pools.items()}

@@ -33,6 +33,9 @@ def load(  # a builder: a test names the one or two that it is about
         requests_per_s,
         requests_per_s * prompt.mean,
         requests_per_s * output.mean,
+        running=4,
+        waiting=0,
+        kv_use_frac=0.2,
         prompt=prompt,
         output=output,
     )

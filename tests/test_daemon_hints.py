@@ -138,7 +138,7 @@ def test_a_load_that_somebody_planted_is_refused() -> None:
 
 
 def test_metrics_tell_what_holds_in_base_units_and_nothing_else() -> None:
-    hint = Hint("sm", "row", 1.0, 901.0, 3, 4, 0.8, 2220.0, 5.0, 4000.0, 9000.0, saves_w=None)
+    hint = Hint("sm", "row", 1.0, 901.0, 3, 4, 0.8, 2220.0, 5.0, 4000.0, 9000.0, saves_w=None, weights={"sm-0": 0.75})
     shown: list[Hint] = [hint]
 
     async def scrapes(*accepts: str) -> list[tuple[str, Any]]:
@@ -167,6 +167,6 @@ def test_metrics_tell_what_holds_in_base_units_and_nothing_else() -> None:
             "timestamp_seconds": "1.0",
             "expires_timestamp_seconds": "901.0",
         }.items()
-    }
+    } | {'polcad_hint_weight_ratio{instance="sm-0",pool="sm",row="row"}': "0.75"}
     assert any(name.startswith("polcad_build_info{version=") for name in samples)
     assert "sm" not in after

@@ -11,13 +11,16 @@ from polcad.hints import HintDesk
 from polcad.model import Hint, PoolLoad
 from polcad.spec import HintSpec
 from policies.dynamo_hints import DynamoHints
+from policies.router import RouterHints
 from tests.pool_loads import lengths, load
 
 SPEC = HintSpec(name="dynamo")
 T0 = 1.8e9
 
 
-def hinted(policy: DynamoHints, loads: list[PoolLoad], power_w: float = 200_000.0, cap: float = 1.0) -> list[Hint]:
+def hinted(
+    policy: DynamoHints | RouterHints, loads: list[PoolLoad], power_w: float = 200_000.0, cap: float = 1.0
+) -> list[Hint]:
     """What is hinted once these loads have been heard."""
     desk = HintDesk(SPEC, "row1", policy, 96)
     desk.begin(T0 - SPEC.stale_after_s)
@@ -72,3 +75,19 @@ def test_what_a_pool_draws_as_it_is_grows_with_its_load_and_is_unknown_for_unkno
     assert calm < busy
     assert policy.draws_w(Running(2, Shape(3)), demand) is None
     assert policy.draws_w(Running(2, Shape(8)), Demand()) == pytest.approx(2 * 8 * (126 + 350), rel=0.5)
+
+
+def test_instances_are_weighed_by_what_they_have_in_hand_whoever_plans_the_pool() -> None:
+    one, two = (replace(each, running=5, waiting=0, kv_use_frac=0.1) for each in serving(2, 3.0))
+    busy = replace(two, waiting=12, kv_use_frac=0.7)
+    for policy in (DynamoHints(pools="one", pool="chat"), RouterHints()):
+        (hint,) = hinted(policy, [one, busy])
+        assert hint.weights.keys() == {"chat-0", "chat-1"}
+        assert hint.weights["chat-0"] > 0.75
+        assert sum(hint.weights.values()) == pytest.approx(1.0)
+
+
+def test_a_router_hints_pools_as_they_are_and_nothing_the_row_cannot_power() -> None:
+    (hint,) = hinted(RouterHints(), serving(3, 3.0), cap=0.7)
+    assert (hint.instances, hint.tensor_parallel, hint.clock_frac) == (3, 8, 0.7)
+    assert hinted(RouterHints(), serving(3, 3.0), power_w=2000.0) == []  # the desk says why

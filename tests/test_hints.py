@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
 from polcad.cluster.loads import MAX_INSTANCES, Loads
-from polcad.cluster.nouns import KINDS, Length, Shape
+from polcad.cluster.nouns import KINDS, Length, Member, Shape
 from polcad.cluster.sorting import Sorter, demand_of
 from polcad.errors import WireError
 from polcad.hinting import Hinting, hinting
 from polcad.hints import HintDesk, Said, TakenBack
+from polcad.hints_text import table
 from polcad.model import Event, EventKind, Hint, PoolLoad
 from polcad.spec import HintSpec, NodeSpec, RowSpec
 from tests.pool_loads import Fixed, lengths, load, plan
@@ -202,6 +205,8 @@ def test_an_instance_that_was_taken_out_is_no_gap_in_the_news() -> None:
         ([plan(17)], "68 GPUs of 64"),
         ([plan(power_w=30_000.0), plan(pool="mm", power_w=21_000.0)], "51000 W of 50000"),
         ([plan(pool="Pool One")], "'Pool One', which is no name"),
+        ([replace(plan(), weights={"a": -0.1})], "instances of sm by are no shares"),
+        ([replace(plan(), weights={"A B": 0.1})], "instances of sm by are no shares"),
     ],
 )
 def test_more_than_there_is_is_not_hinted_whatever_the_policy_says(plans: list[object], told: str) -> None:
@@ -228,6 +233,16 @@ def test_a_policy_that_fails_holds_hints_and_hurts_nobody() -> None:
     assert "the policy failed: ZeroDivisionError: division by zero" in event.detail
     policy.error = None
     assert desk.events(READY + 10) == [EventKind.HINTS_RESUMED]
+
+
+def test_people_see_how_instances_should_share_requests_those_with_least_first() -> None:
+    weights = {"b": 0.7, **{f"a{place}": 0.3 / 9 for place in range(9)}}
+    console = Console(width=200, record=True, file=StringIO())
+    console.print(table([replace(kept("row1", T0), weights=weights), replace(kept("row1", T0), pool="ll")], T0))
+    shown = console.export_text()
+    assert "Shares of sm's requests: a0 3 %, a1 3 %" in shown
+    assert "a7 3 % and 2 more." in shown
+    assert "Shares of ll" not in shown
 
 
 def kept(row: str, t: float, life_s: float = 900.0, instances: int = 2) -> Hint:
@@ -264,6 +279,32 @@ def test_a_pool_that_another_rows_daemon_hints_is_left_to_it() -> None:
     assert len(desk.hints(READY + 890)) == 1  # the other's has ended
     desk.desk.learn("sm", None)
     assert desk.desk.standing(READY + 890) == ()
+
+
+def test_a_policy_sees_what_each_instance_has_in_hand_where_all_of_its_pool_tell() -> None:
+    policy = Fixed(plan())
+    idle = replace(load("b", 0.0), prompt=None, output=None, tbt_p50_s=0.04)
+    silent = replace(load("c", pool="mm"), kv_use_frac=None)
+    Desk(policy, SPEC, load("a"), idle, load("d", pool="mm"), silent).at(READY)
+    one, other = policy.seen[0].members["sm"]
+    assert one == Member("a", Shape(4), 4, 0, 0.2, 150.0, 200.0, None, 2.0)
+    assert (other.prompt_tokens, other.output_tokens) == (150.0, 200.0)  # as the pool's requests are
+    assert (other.tbt_s, other.requests_per_s) == (0.04, 0.0)
+    assert policy.seen[0].members.keys() == {"sm"}
+
+
+def test_weights_are_hinted_and_said_again_only_when_they_moved() -> None:
+    policy = Fixed(replace(plan(), weights={"a": 0.5, "b": 0.5}))
+    desk = Desk(policy)
+    assert desk.hints(READY)[0].weights == {"a": 0.5, "b": 0.5}
+    policy.plans = [replace(plan(), weights={"a": 0.54, "b": 0.46})]
+    assert desk.at(READY + 5) == []
+    policy.plans = [replace(plan(), weights={"a": 0.6, "b": 0.4})]
+    assert [said.weights for said in desk.at(READY + 10) if isinstance(said, Hint)] == [{"a": 0.6, "b": 0.4}]
+    policy.plans = [replace(plan(), weights={"a": 1.0})]
+    assert len(desk.at(READY + 15)) == 1  # no event: the pool's shape is what it was
+    policy.plans = [replace(plan(), weights={f"i{place}": 0.0 for place in range(2000)})]
+    assert desk.hints(READY + 20)[0].weights == {}  # more than a message holds
 
 
 def test_power_for_pools_can_be_less_than_the_rows() -> None:

@@ -91,5 +91,6 @@ def test_what_an_engine_does_becomes_a_hint_that_people_and_prometheus_can_read(
     assert 2 <= hint["instances"] * hint["tensor_parallel"] <= 8
     assert 1.0 < hint["requests_per_s"] < 20.0
     assert 0.0 < hint["power_w"] < 60_000.0
+    assert hint["weights"] == {"chat-0": 1.0}
     assert hint["saves_w"] > 0.0  # one instance over 8 GPUs at the highest clock serves this with ease
     assert f'polcad_hint_tensor_parallel{{pool="chat",row="row1"}} {hint["tensor_parallel"]:.1f}' in metrics

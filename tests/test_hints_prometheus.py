@@ -12,7 +12,7 @@ import pytest
 
 from polcad.model import Hint
 from polcad.web.board import Board
-from polcad.web.metrics import GAUGES
+from polcad.web.metrics import GAUGES, WEIGHT
 from polcad.web.server import serve
 from polcad.web.spec import WebSpec
 from tests.real_prometheus import Prometheus
@@ -48,17 +48,31 @@ def of_keda() -> str:
 
 
 def test_the_page_names_every_metric() -> None:
-    assert {f"hint_{name}" for name in GAUGES} | {"build_info"} == NAMES
+    assert {f"hint_{name}" for name in (*GAUGES, WEIGHT)} | {"build_info"} == NAMES
 
 
 @pytest.mark.integration
 def test_every_query_of_the_page_tells_what_holds_and_nothing_once_it_has_ended(tmp_path: Path) -> None:
     now = time.time()
-    sm = Hint("sm", "row1", now, now + 600, 3, 4, 0.8, 2220.0, 5.0, 4000.0, 9000.0, saves_w=1500.0)
-    ending = replace(sm, pool="ll", instances=7, expires_t=now + 120, saves_w=-200.0)
+    sm = Hint(
+        "sm",
+        "row1",
+        now,
+        now + 600,
+        3,
+        4,
+        0.8,
+        2220.0,
+        5.0,
+        4000.0,
+        9000.0,
+        saves_w=1500.0,
+        weights={"sm-0": 0.4, "sm-1": 0.6},
+    )
+    ending = replace(sm, pool="ll", weights={}, instances=7, expires_t=now + 120, saves_w=-200.0)
     ended = replace(sm, pool="mm", expires_t=now - 1)  # as a scrape that is still remembered
     hints: list[Hint] = [sm, ending, ended]
-    instances, saves, to_end = (query.strip() for query in blocks("promql"))
+    instances, saves, to_end, shares = (query.strip() for query in blocks("promql"))
 
     async def scenario() -> None:
         async with serve(Board(), WebSpec(port=0), lambda: tuple(hints)) as url:
@@ -70,6 +84,7 @@ def test_every_query_of_the_page_tells_what_holds_and_nothing_once_it_has_ended(
                 )
                 assert prometheus.ask(saves) == {"": 1300.0}
                 assert (prometheus.ask(to_end) or {}).keys() == {"ll", "mm"}
+                assert prometheus.ask(shares) == {"sm": 1.0}
                 assert prometheus.ask(instances.replace('"sm"', '"mm"')) == {}
                 for name in NAMES:
                     assert prometheus.ask(f"polcad_{name}"), name

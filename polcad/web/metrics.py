@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from polcad.model import Hint
 
 _LABELS = ("row", "pool")
+WEIGHT = "weight_ratio"  # the only one that has an instance too
 GAUGES: dict[str, tuple[str, Callable[[Hint], float | None]]] = {
     "instances": ("Instances that the pool should have.", lambda hint: hint.instances),
     "tensor_parallel": ("GPUs that each instance should run over.", lambda hint: hint.tensor_parallel),
@@ -47,8 +48,21 @@ class Metrics(Collector):
                 if (value := value_of(hint)) is not None:
                     family.add_metric((hint.row, hint.pool), value)
             yield family
+        yield _weights(hints)
 
     def answer(self, accept: str) -> tuple[bytes, str]:
         """The text of a scrape, and its content type."""
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
+
+
+def _weights(hints: Sequence[Hint]) -> Metric:
+    family = GaugeMetricFamily(
+        f"polcad_hint_{WEIGHT}",
+        "Share of the pool's requests that an instance should be given.",
+        labels=(*_LABELS, "instance"),
+    )
+    for hint in hints:
+        for instance, share in hint.weights.items():
+            family.add_metric((hint.row, hint.pool, instance), share)
+    return family
