@@ -63,6 +63,7 @@ class PlanOptions:
     margin: float = 1.0
     step: int = 2
     most: int | None = None
+    hypothetical: str = ""  # what of the row is not so today
 
     def __post_init__(self) -> None:
         """Refuse what means nothing."""
@@ -130,7 +131,7 @@ def plan(rows: Rows, options: PlanOptions, done: Callable[[int], None] = lambda 
         rise_frac,
         options.seeds * rows.judged_days,
         tuple(sizes),
-        rows.assumptions(),
+        (*rows.assumptions(), *([options.hypothetical] if options.hypothetical else [])),
     )
 
 

@@ -12,7 +12,7 @@ fit, and one pool needs about half.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -38,6 +38,7 @@ LATE_FRAC = 0.01  # of the requests, at most, where a fixed size is designed
 GPU_HOUR, KWH = 2.0, 0.10  # USD; assumed: only ratios of costs mean something
 PASTS = ("none", "itself")
 ROUTERS = "polcad.cluster_routers"
+WHAT_IF: dict[str, Callable[[Profile], Profile]] = {"compressed": Profile.compressed, "quicker": Profile.quicker}
 SHORTEST, IN_TURNS = "shortest-queue", "round-robin"
 _COLUMN = "g_per_kwh"
 
@@ -68,17 +69,18 @@ class ClusterOptions:
     carbon: Path | None = None
     margin_frac: float | None = None  # above the highest load, of a fixed size; None: what serves the busiest hour well
     router: str = SHORTEST
+    what_if: tuple[str, ...] = ()  # of WHAT_IF
     past: str = "none"  # of a trace: nothing, or "itself" on each day of the week before, but for noise
 
     def model(self) -> ClusterModel:
         """The cluster; ConfigError for options that mean nothing."""
         if self.servers < 1:
             raise ConfigError(f"--servers {self.servers}: at least 1 is needed")
-        profile = LLAMA2_70B_H100 if self.profile is None else Profile.read(self.profile)
+        profile = supposed(LLAMA2_70B_H100 if self.profile is None else Profile.read(self.profile), self.what_if)
         system = load("polcad.cluster_systems", self.system)
         design = getattr(system, "design", None)
-        if design is not None and self.profile is not None:
-            raise ConfigError(f"--profile {self.profile}: {self.system} brings its own machines")
+        if design is not None and (self.profile is not None or self.what_if):
+            raise ConfigError(f"--profile and --what-if: {self.system} brings its own machines")
         return ClusterModel(
             system=self.system,
             planner=system(profile).decide,
@@ -125,6 +127,15 @@ class ClusterOptions:
         return self.hours * HOUR_S
 
 
+def supposed(profile: Profile, what_if: Sequence[str]) -> Profile:
+    """The profile as it would be; ConfigError for what cannot be asked."""
+    for name in what_if:
+        if name not in WHAT_IF:
+            raise ConfigError(f"--what-if {name}: it is none of {', '.join(WHAT_IF)}")
+        profile = WHAT_IF[name](profile)
+    return profile
+
+
 def designed(model: ClusterModel) -> ClusterModel:
     """A model of a fixed size with the least margin of those tried that serves the busiest hour well; else the best."""
     if not model.provisioned:
@@ -151,7 +162,8 @@ def timed(
         result = simulate(asked if options.margin_frac is not None else designed(asked), progress)
     else:
         result = simulate_split(asked, progress)
-    return result, summary(result, perf_counter() - start, intensity)
+    supposed = {"hypothetical": asked.profile.hypothetical} if asked.profile.hypothetical else {}
+    return result, supposed | summary(result, perf_counter() - start, intensity)
 
 
 def summary(result: ClusterResult, wall_s: float, g_per_kwh: Floats | None = None) -> dict[str, Any]:

@@ -88,10 +88,15 @@ def plan(
     most: Annotated[int | None, typer.Option(help="Try no more servers; left out: twice as many as now.")] = None,
     weeks: Annotated[float, typer.Option(help="Of each run, where the row is simulated.")] = 0.1,
     seeds: Annotated[int, typer.Option(help="Runs of each size.")] = 3,
+    training: Annotated[float, typer.Option(help="Share of the servers that train, where the row is simulated.")] = 0.0,
+    what_if: Annotated[
+        list[str] | None, typer.Option(help="Hypothetical: quicker settings, or pruned training; may be repeated.")
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Write a page with plots (HTML).")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """How many servers fit under a row's budget, with which thresholds, and how sure that is."""
+    from polcad.errors import ConfigError
     from polcad.plan import PlanOptions, Slo
     from polcad.plan import as_json as object_of
     from polcad.plan import plan as answer_of
@@ -104,13 +109,22 @@ def plan(
 
     check_writable(report)
     asked = SimulateOptions(
-        servers, weeks=weeks, policy=policy, actuation=actuation, hardware=hardware, budget_w=budget_w
+        servers,
+        weeks=weeks,
+        policy=policy,
+        actuation=actuation,
+        hardware=hardware,
+        budget_w=budget_w,
+        training=training,
+        what_if=tuple(what_if or ()),
     )
+    if recording is not None and training:
+        raise ConfigError(f"--training {training:g}: {recording} says what its servers did; leave it out")
     model = asked.model()
     found: Rows = SimulatedRows(asked, servers)
     if recording is not None:
         found = recorded_rows(recording, budget_w, model.hardware, model.path)
-    options = PlanOptions(policy, model.path.latency_s, Slo.parse(slo), seeds, margin, step, most)
+    options = PlanOptions(policy, model.path.latency_s, Slo.parse(slo), seeds, margin, step, most, model.hypothetical)
     with bar("plan", seeds * (1 + found.servers // step)) as advance:
         answer = answer_of(found, options, advance)
     if report is not None:

@@ -44,6 +44,10 @@ def row(
         list[str] | None,
         typer.Option(help="brake@AT+SECONDS, meter@…, daemon@… or ignore:SERVER@…, AT in seconds; may be repeated."),
     ] = None,
+    training: Annotated[float, typer.Option(help="Share of the servers that train, all the time.")] = 0.0,
+    what_if: Annotated[
+        list[str] | None, typer.Option(help="Hypothetical: quicker settings, or pruned training; may be repeated.")
+    ] = None,
     record: Annotated[Path | None, typer.Option(help="Write a recording that replay reads.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a page with plots (HTML).")] = None,
     as_json: JsonOption = False,
@@ -65,6 +69,8 @@ def row(
         hungrier_frac=hungrier,
         forecaster=forecaster,
         faults=tuple(fault or ()),
+        training=training,
+        what_if=tuple(what_if or ()),
         record=record,
     )
     model = options.model()
@@ -111,6 +117,10 @@ def cluster(
     power_budget_w: Annotated[
         float | None, typer.Option("--power-budget-w", help="What may be planned for all pools, servers included, W.")
     ] = None,
+    what_if: Annotated[
+        list[str] | None,
+        typer.Option(help="Hypothetical: compressed memory, or quicker clocks and shapes; may be repeated."),
+    ] = None,
     carbon: Annotated[Path | None, typer.Option(help="Hourly intensity: a CSV with a column g_per_kwh.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a page with plots (HTML).")] = None,
     as_json: JsonOption = False,
@@ -134,6 +144,7 @@ def cluster(
         length_accuracy=length_accuracy,
         surprise=surprise,
         router=router,
+        what_if=tuple(what_if or ()),
         slo_scale=slo_scale,
         lose_server=lose_server,
         stale=stale,

@@ -190,12 +190,16 @@ class Profile:
             for one in self.degrees
         )
         said = f"hypothetical: key-value memory x{kv_ratio:g}, times x{time_ratio:g}"
-        return replace(self, degrees=degrees, hypothetical=said)
+        return replace(self, degrees=degrees, hypothetical=self._supposing(said))
 
     def quicker(self, ratio: float = 0.63) -> Profile:
         """What a faster way to act would give (kernel bypass, median -37 %, 2403.03377). Hypothetical."""
         said = f"hypothetical: clocks and shapes change in x{ratio:g} of the time"
-        return replace(self, clock_s=ratio * self.clock_s, reshape_s=ratio * self.reshape_s, hypothetical=said)
+        quick_s = {name: ratio * getattr(self, name) for name in ("clock_s", "reshape_s")}
+        return replace(self, **quick_s, hypothetical=self._supposing(said))
+
+    def _supposing(self, said: str) -> str:
+        return "; ".join(each for each in (self.hypothetical, said) if each)
 
     def _instance_w(self, degree: Degree, gpu_w: float) -> float:
         gpu_w = min(max(gpu_w, self.gpu_idle_w), self.gpu_max_w)

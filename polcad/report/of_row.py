@@ -27,6 +27,8 @@ def of_row(model: RowModel, result: RowResult, policy: str) -> str:
         f"A simulated row: {_length(result.weeks)}, seed {result.seed}, {model.hardware.name}, settings "
         f"{model.path.name}, budget {result.budget_w / 1000:.0f} kW ({provisioned_frac:.0%} provisioned)"
     )
+    if model.hypothetical:
+        subtitle += f"; {model.hypothetical}"
     parts: list[Plot | Table] = [
         *_power(model, result),
         _duration(result),

@@ -62,6 +62,7 @@ class RowModel:
     injections: tuple[Injection, ...] = ()
     skip_quiet: bool = True
     foresight: Foresight | None = None  # who looks ahead must see every reading
+    hypothetical: str = ""  # what of it is not so today
 
     def __post_init__(self) -> None:
         """Refuse rows that cannot be."""
