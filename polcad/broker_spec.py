@@ -1,26 +1,25 @@
 """How to reach the broker: what an operator writes under ``[broker]``, or as one URL on a command line.
 
-A password stands in a file (or in the environment variable POLCAD_BROKER_PASSWORD), never in the configuration, a URL,
-a log line or an error's text. A server certificate is always checked: there is no option to skip it.
+A password stands in a file or is a credential of the service manager, never in the configuration, a URL, the
+environment, a log line or an error's text. A server certificate is always checked: there is no option to skip it.
 """
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from polcad.errors import ConfigError
 from polcad.model import Range, Text
+from polcad.secret_files import FilePath, path_of, read_secret
 
-PASSWORD_VARIABLE = "POLCAD_BROKER_PASSWORD"  # noqa: S105  # the name of a variable, not a secret
+PASSWORD_VARIABLE = "POLCAD_BROKER_PASSWORD_FILE"  # noqa: S105  # the name of a variable that names a file
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
-
-FilePath = Annotated[str, Text(4096)]
 
 
 class Protocol(StrEnum):
@@ -36,17 +35,21 @@ class TlsSpec:
 
     ca: FilePath = ""
     cert: FilePath = ""
-    key: FilePath = ""
+    key: FilePath = ""  # credential:NAME, here as for each file, is one that systemd hands over
 
-    def context(self) -> ssl.SSLContext:
+    def context(self, environ: Mapping[str, str] = os.environ) -> ssl.SSLContext:
         """The TLS settings with the files loaded; ConfigError names the file that cannot be."""
+        ca, cert, key = (
+            str(path_of(written, f"broker.tls.{name}", environ)) if written else None
+            for name, written in (("ca", self.ca), ("cert", self.cert), ("key", self.key))
+        )
         try:
-            context = ssl.create_default_context(cafile=self.ca or None)
+            context = ssl.create_default_context(cafile=ca)
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(f"broker.tls.ca={self.ca!r} cannot be read: {error}") from None
-        if self.cert or self.key:
+        if cert or key:
             try:
-                context.load_cert_chain(self.cert, self.key or None)
+                context.load_cert_chain(cert or "", key)
             except (OSError, ssl.SSLError) as error:
                 raise ConfigError(f"broker.tls.cert={self.cert!r}, key={self.key!r} cannot be read: {error}") from None
         return context
@@ -95,16 +98,16 @@ class BrokerSpec:
         return f"{'mqtts' if self.tls else 'mqtt'}://{user}{host}:{self.port}"
 
     def password(self, environ: Mapping[str, str]) -> str | None:
-        """The password in force: of the environment, else of the file. ConfigError when the file cannot be read."""
+        """The password in the file that the environment names, else the setting. ConfigError when it cannot be read."""
+        key, written = "broker.password_file", self.password_file
         if PASSWORD_VARIABLE in environ:
-            return environ[PASSWORD_VARIABLE]
-        if not self.password_file:
+            key, written = PASSWORD_VARIABLE, environ[PASSWORD_VARIABLE]
+        if not written:
             return None
         try:
-            return Path(self.password_file).read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not text"
-            raise ConfigError(f"broker.password_file={self.password_file!r} cannot be read: {reason}") from None
+            return read_secret(written, key, environ).decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise ConfigError(f"{key}={written!r} cannot be read: it is not text") from None
 
 
 def _check(parts: SplitResult) -> None:

@@ -58,14 +58,24 @@ def test_toml_that_is_wrong_or_unsafe_is_refused(wrong: dict[str, object]) -> No
         convert(wrong, BrokerSpec)
 
 
-def test_the_password_comes_from_the_environment_or_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "password"
+def test_the_password_comes_from_a_file_or_a_credential(tmp_path: Path) -> None:
+    path, other = tmp_path / "password", tmp_path / "other"
     path.write_text("of the file\n")
+    other.write_text("of the other")
     spec = BrokerSpec(password_file=str(path))
     assert BrokerSpec().password({}) is None
     assert spec.password({}) == "of the file"
-    assert spec.password({PASSWORD_VARIABLE: "of the environment"}) == "of the environment"
+    assert spec.password({PASSWORD_VARIABLE: str(other)}) == "of the other"
+    handed = BrokerSpec(password_file="credential:password")  # noqa: S106  # the name of a file
+    assert handed.password({"CREDENTIALS_DIRECTORY": str(tmp_path)}) == "of the file"
     assert "of the file" not in repr(spec)
+
+
+def test_a_credential_that_nobody_handed_over_is_an_error_with_its_remedy() -> None:
+    with pytest.raises(ConfigError, match=r"password_file='credential:x'.*LoadCredential"):
+        BrokerSpec(password_file="credential:x").password({})  # noqa: S106  # the name of a file
+    with pytest.raises(ConfigError, match=r"broker.tls.key='credential:x'.*LoadCredential"):
+        TlsSpec(cert="c", key="credential:x").context({})
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -230,7 +230,7 @@ def test_the_environment_has_the_last_word(write: Write) -> None:
 
 
 def test_variables_without_a_double_underscore_are_no_settings(write: Write) -> None:
-    environ = {"POLCAD_WEB_PORT": "tcp://10.0.0.1:80", "POLCAD_BROKER_PASSWORD": "hunter2", "HOME": "/"}
+    environ = {"POLCAD_WEB_PORT": "tcp://10.0.0.1:80", "POLCAD_BROKER_PASSWORD_FILE": "secret", "HOME": "/"}
     assert load([write("")], environ) == Config()
 
 
@@ -351,7 +351,7 @@ def test_a_password_in_the_configuration_is_refused_and_not_repeated(write: Writ
     path = write("[broker]\npassword = 'hunter2'")
     told = "\n".join(problems(path, {"POLCAD_BROKER__PASSWORD": "hunter3"}))
 
-    assert "use broker.password_file or POLCAD_BROKER_PASSWORD" in told
+    assert "name its file in broker.password_file" in told
     assert "hunter" not in told
 
 

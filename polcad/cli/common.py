@@ -28,7 +28,7 @@ BrokerOption = Annotated[
     typer.Option(
         "--broker",
         help="mqtt://USER@HOST:PORT or mqtts://, instead of the configuration's broker; USER and PORT may be left out, "
-        "a password stands in POLCAD_BROKER_PASSWORD.",
+        "the password is in the file that POLCAD_BROKER_PASSWORD_FILE names.",
     ),
 ]
 SiteOption = Annotated[str | None, typer.Option("--site", help="Site, instead of the configuration's site.name.")]

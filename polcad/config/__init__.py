@@ -22,6 +22,7 @@ from polcad.config.sections import Report, build, is_table, unknown_key
 from polcad.config.spec import AgentSpec, Level, LoadSpec, LogSpec, SiteSpec
 from polcad.errors import ConfigError
 from polcad.ports import ForecasterMaker, Policy
+from polcad.signing import SigningSpec
 from polcad.spec import ForecastSpec, GuardSpec, HintSpec, NodeSpec, RackSpec, RowSpec
 from polcad.web.spec import WebSpec
 
@@ -46,6 +47,7 @@ _OTHERS = ("row", "policy", "forecast", "hints", *LISTS)  # tables that are more
 @dataclass(frozen=True, slots=True)
 class Config:
     """All that an operator says. `row` and `policy` are None where no ``[row]`` is: an agent needs none.
+    "signing": SigningSpec,
 
     `forecaster` makes what `forecast` names, `hint_policy` what `hints` does; each is None where none is named.
     """
@@ -72,6 +74,7 @@ class Config:
             raise ConfigError("row: there is no [row] table: a daemon needs its name and budget_w")
         return self.row, self.policy
 
+    signing: SigningSpec = field(default_factory=SigningSpec)
 
 def load(paths: Sequence[Path] | None, environ: Mapping[str, str]) -> Config:
     """The configuration of these files, their drop-ins and the environment; ConfigError with a line for each problem.

@@ -23,8 +23,8 @@ _HEAD = """\
 #
 # This file is /etc/polcad/polcad.toml. Files in /etc/polcad/polcad.d/*.toml are read after it, in the order of their
 # names: a later value wins, [[rack]] and [[node]] tables add up. Last comes the environment:
-# POLCAD_GUARD__TICK_S=0.5 sets tick_s of [guard]. The password of the broker stands in the file that
-# broker.password_file names, or in POLCAD_BROKER_PASSWORD, never here. `polcad check` tells what is wrong, and where.
+# POLCAD_GUARD__TICK_S=0.5 sets tick_s of [guard]. Secrets stand in files that are named here, never here; a file that
+# is named credential:NAME is one that systemd hands over. `polcad check` tells what is wrong, and where.
 """
 _ROW_LISTS = ("racks", "nodes")  # written as [[rack]] and [[node]]
 _MADE_UP: dict[tuple[str, str], Any] = {

@@ -146,7 +146,7 @@ def read_file(path: Path) -> Layer | Problem:
 def read_environment(environ: Mapping[str, str]) -> Iterator[Layer]:
     """``POLCAD_SECTION__KEY=value``, one source each; the value is TOML, or else text as it stands.
 
-    Variables without the double underscore are no settings: POLCAD_BROKER_PASSWORD is read where it is needed, and
+    Variables without the double underscore are no settings: POLCAD_BROKER_PASSWORD_FILE is read where it is needed, and
     Kubernetes makes others, such as POLCAD_WEB_PORT, for a service of that name.
     """
     for name in sorted(environ):

@@ -94,7 +94,7 @@ def _converts(value: Any, noun: type, name: str) -> bool:
 def unknown_key(name: str, known: list[str]) -> str:
     """What to say of a key that means nothing."""
     if "password" in name or "secret" in name:
-        return "unknown key; a password is never written here: use broker.password_file or POLCAD_BROKER_PASSWORD"
+        return "unknown key; a password is never written here: name its file in broker.password_file"
     close = [key for key in known if name and key.startswith(name)] or get_close_matches(name, known, 1)
     hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known) or 'none'}"
     return f"unknown key; {hint}"
