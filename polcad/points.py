@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple
 
 from polcad.measurements import COUNTERS, SCHEMA, THROTTLE
 from polcad.model import (
@@ -30,9 +29,9 @@ from polcad.model import (
     Telemetry,
     Why,
 )
-from polcad.ports import Heard
+from polcad.ports import Heard, Point, SinkCounts
 
-__all__ = ["SCHEMA", "LoopFigures", "Point", "Points", "SinkCounts"]
+__all__ = ["SCHEMA", "LoopFigures", "Point", "Points"]
 
 Tags = tuple[tuple[str, str], ...]
 Fields = Mapping[str, float | str]
@@ -45,15 +44,6 @@ _LOAD_FIELDS = tuple(each.name for each in SCHEMA["polcad_load"].fields)
 _PLANS_KEPT = 256  # whose time is remembered, to tell the age of the plan that a node follows
 
 
-class Point(NamedTuple):
-    """One point: tags without an empty value, fields without an unknown one, `t` in Unix seconds."""
-
-    measurement: str
-    tags: Tags
-    fields: Fields
-    t: float
-
-
 @dataclass(frozen=True, slots=True)
 class LoopFigures:
     """What a daemon knows of its own loop at a tick, besides `RowStatus`."""
@@ -63,17 +53,6 @@ class LoopFigures:
     reaction_last_s: float | None = None
     reaction_p50_s: float | None = None
     causes_s: Mapping[tuple[str, Why], float] = field(default_factory=dict)  # by scope: how long each has held
-
-
-@dataclass(slots=True)
-class SinkCounts:
-    """What became of a sink's points."""
-
-    written: int = 0
-    dropped: int = 0  # because too many waited
-    refused: int = 0  # by the database, for good
-    retries: int = 0
-    waiting: int = 0
 
 
 @dataclass(slots=True)

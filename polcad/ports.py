@@ -1,13 +1,13 @@
-"""The seams: what polcad asks of a collector, a device, a policy, a forecaster, an actuator and a clock.
+"""The seams: what polcad asks of a collector, a device, a policy, a forecaster, an actuator, a sink and a clock.
 
 One or two methods each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from polcad.model import (
     Event,
@@ -283,6 +283,46 @@ class Actuator(Protocol):
 
     async def apply(self, output: Output) -> None:
         """Send it; raises ActuatorError when it cannot."""
+        ...
+
+
+class Point(NamedTuple):
+    """A row of a table of `polcad.measurements`: tags and fields that are known, and Unix time."""
+
+    measurement: str
+    tags: tuple[tuple[str, str], ...]
+    fields: Mapping[str, float | str]
+    t: float
+
+
+@dataclass(slots=True)
+class SinkCounts:
+    """What became of a sink's points since it was opened."""
+
+    written: int = 0
+    dropped: int = 0  # because too many waited
+    refused: int = 0  # by the other side, for good
+    retries: int = 0  # writes that failed, to be tried again
+    waiting: int = 0
+
+
+class Sink(Protocol):
+    """Takes points to where they are kept. Close it if it is `Closable`."""
+
+    def put(self, points: Sequence[Point]) -> None:
+        """Take points, at once: it never blocks and never raises, but drops the oldest and counts them."""
+        ...
+
+    def counts(self) -> SinkCounts:
+        """What became of them so far."""
+        ...
+
+
+class SinkSettings(Protocol):
+    """What an operator says of a sink: a frozen dataclass whose fields have defaults, found in `polcad.sinks`."""
+
+    def open(self) -> Sink:
+        """The sink, at work; ConfigError for what the operator must mend."""
         ...
 
 

@@ -31,8 +31,8 @@ from polcad.model import (
     Telemetry,
     Why,
 )
-from polcad.points import LoopFigures, Point, Points, SinkCounts
-from polcad.ports import Heard
+from polcad.points import LoopFigures, Points
+from polcad.ports import Heard, Point, SinkCounts
 
 T = 1.8e9
 RULE = Rule("row", Setpoint(0.787), Why.T1, Priority.LOW)
