@@ -19,12 +19,14 @@ from polcad.errors import OutrankedError
 from polcad.fleet import Fleet
 from polcad.holds import Holds
 from polcad.model import (
+    FREE,
     Event,
     EventKind,
     NodeColumns,
     Plan,
     RowStatus,
     Rule,
+    Setpoint,
     Why,
 )
 from polcad.orders import order
@@ -295,6 +297,15 @@ class Controller:
             over_budget_s=self.over_budget_s,
             counters=dict(self.counters),
         )
+
+    @property
+    def strictest(self) -> Setpoint:
+        """The strictest that the plan holds any class of the whole row to, an operator's orders included."""
+        setpoint = FREE
+        for rule in self._rules:
+            if rule.scope == "row":
+                setpoint = setpoint.strictest(rule.setpoint)
+        return setpoint
 
     def loose(self) -> set[str]:
         """Names of the nodes that follow plans and report a looser setpoint than theirs."""

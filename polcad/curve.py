@@ -17,6 +17,7 @@ A GPU is an idle part that no clock changes and a dynamic part that does: power 
 from __future__ import annotations
 
 from bisect import bisect_right
+from itertools import pairwise
 
 from polcad.model import Role
 
@@ -54,6 +55,18 @@ def power_frac(role: Role, clock_frac: float) -> float:
 def time_ratio(role: Role, clock_frac: float) -> float:
     """How many times longer work takes at `clock_frac` of the maximum clock (1 at the maximum)."""
     return _between(TIME_RATIO[role], clock_frac)
+
+
+def clock_within(power_frac: float) -> float:
+    """The highest clock, of the maximum, at which no busy GPU draws more than this share of its full power."""
+    places = zip(CLOCK_FRAC, zip(*POWER_FRAC.values(), strict=True), strict=True)
+    points: list[tuple[float, float]] = [(max(powers), clock) for clock, powers in places]
+    if power_frac <= points[0][0]:
+        return points[0][1]
+    for (low, slower), (high, faster) in pairwise(points):
+        if power_frac <= high:
+            return slower + (faster - slower) * (power_frac - low) / (high - low)
+    return 1.0
 
 
 def _between(values: tuple[float, ...], clock_frac: float) -> float:

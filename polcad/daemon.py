@@ -22,7 +22,7 @@ from polcad.config import Config, SiteSpec
 from polcad.controller import Controller
 from polcad.drive import drive
 from polcad.errors import WireError
-from polcad.hinting import Hinting, hinting
+from polcad.hinting import Hinting, clock_under, hinting
 from polcad.hints import TakenBack
 from polcad.model import Event, Hint, NodePlacement, Plan, RowStatus, Telemetry
 from polcad.mqtt import Link, Presence
@@ -135,17 +135,14 @@ class Daemon:
         while True:
             await self._link.wait_connected()
             t = self._clock.now()
-            for said in await self._hinting.step(t, self._row.budget_w, self._cap_clock_frac(t)):
+            cap_clock_frac = clock_under(self.controller.strictest)
+            for said in await self._hinting.step(t, self._row.budget_w, cap_clock_frac):
                 await (self.apply(said) if isinstance(said, Event) else self._keep_hint(said))
             await self._clock.sleep_until(t + self._hinting.period_s)
 
     async def _keep_hint(self, said: Hint | TakenBack) -> None:
         address = Address(self._site, "", "hint", pool=said.pool)
         self._link.send(encode(address, said) if isinstance(said, Hint) else forget(address))
-
-    def _cap_clock_frac(self, t: float) -> float:
-        """The strictest lock that the plan in force wants of any class."""
-        return min((each.setpoint.clock_frac for each in self.controller.status(t).classes), default=1.0)
 
     def _show(self, t: float) -> None:
         status = self.status()

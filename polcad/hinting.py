@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from polcad.backlog import Received
 from polcad.cluster.ports import HintPolicy
 from polcad.complaints import Complaints
+from polcad.curve import clock_within
 from polcad.errors import WireError
 from polcad.hints import HintDesk, Said
-from polcad.model import Hint, PoolLoad
+from polcad.model import Hint, PoolLoad, Setpoint
 from polcad.spec import HintSpec, RowSpec
 from polcad.wire import Address
 
@@ -61,3 +62,8 @@ def hinting(spec: HintSpec, row: RowSpec, policy: HintPolicy) -> Hinting:
     """What a row's daemon needs by these settings."""
     gpus = sum(node.gpus for node in row.nodes if node.in_service) if spec.gpus is None else spec.gpus
     return Hinting(HintDesk(spec, row.name, policy, gpus), policy, spec.period_s)
+
+
+def clock_under(setpoint: Setpoint) -> float:
+    """The clock that GPUs run at, at most, under a setpoint: a power limit counts as the lock that it comes to."""
+    return min(setpoint.clock_frac, clock_within(setpoint.cap_frac))

@@ -181,6 +181,7 @@ def summary(result: ClusterResult, wall_s: float, g_per_kwh: Floats | None = Non
         "latency_p99_s": result.latency_p99_s,
         "slo_violation_frac": every.late_frac,
         "gpus_mean": result.gpus_mean,
+        "power_max_w": max(result.series.power_w, default=0.0),
         "requests": result.requests,
         "dropped": result.dropped,
         "wall_s": wall_s,

@@ -12,7 +12,7 @@ from polcad.cluster.profiles import LLAMA2_70B_H100 as PROFILE
 from polcad.errors import ConfigError
 from polcad.sim.cluster import simulate
 from polcad.sim.cluster_model import ClusterModel, Limit, Span
-from polcad.simulate_cluster import ClusterOptions
+from polcad.simulate_cluster import ClusterOptions, timed
 from policies.dynamo import Dynamo
 from policies.router import Router
 from tests.test_sim_cluster import Few, plan
@@ -55,6 +55,34 @@ def test_a_slow_server_is_told_to_nobody_and_drowns_where_turns_are_even() -> No
     weighted, queues = replace(even, weigher=Router(PROFILE).weights), replace(even, in_turns=False)
     left = {model: simulate(model).under_way for model in (even, weighted, queues)}
     assert max(left[weighted], left[queues]) < 0.9 * left[even]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("fault", "told", "late_frac"),
+    [
+        ({"length_accuracy": 0.6}, "more load than foreseen", 0.2),
+        ({"surprise": 2.0}, "more load than foreseen", 0.2),
+        ({"lose_server": "600+600"}, "server 0 is lost, with", 0.1),
+        ({"stale": "600+600"}, "as planned last, at the highest clock", 0.1),
+        ({"slo_scale": 0.1}, "no shape keeps the objectives", 1.0),
+        ({"slow_server": ".5@600+600"}, "runs at 50% of its clock at most", 0.3),
+        ({"cap": ".6@600+600"}, "the row's plan locks clocks at 60%", 0.3),
+        ({"power_budget_w": 9_000.0}, "GPUs, power or clocks do not suffice", 0.5),
+        ({"power_budget_w": 5_000.0, "peak_util": 0.9}, "requests dropped so far", 1.0),
+    ],
+)
+def test_no_fault_takes_the_cluster_down_and_each_says_what_it_did(
+    fault: dict[str, object], told: str, late_frac: float
+) -> None:
+    result, figures = timed(ClusterOptions("dynamo", 9, week="conv", hours=0.7, **fault))  # type: ignore[arg-type]  # as below
+    assert result.finished + result.under_way + result.dropped == result.requests
+    assert any(told in each.text for each in result.told)
+    assert figures["slo_violation_frac"] <= late_frac
+    assert result.series.requests_per_s[-1] > 0.0
+    if budget_w := fault.get("power_budget_w"):
+        assert isinstance(budget_w, float)
+        assert figures["power_max_w"] <= budget_w * 1.02  # means of minutes, where plans are of means of longer
 
 
 @pytest.mark.parametrize(

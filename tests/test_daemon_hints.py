@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from polcad.broker_spec import BrokerSpec
 from polcad.config import SiteSpec
 from polcad.daemon import Daemon
 from polcad.hinting import hinting
-from polcad.model import Event, EventKind, Hint, Plan
+from polcad.model import Event, EventKind, Hint, Hold, Plan, Setpoint
 from polcad.spec import GuardSpec, HintSpec, RowSpec
 from polcad.web.board import Board
 from polcad.web.server import serve
@@ -103,6 +104,23 @@ def test_a_policy_that_fails_leaves_the_row_its_daemon() -> None:
             await eventually(lambda: len(ear.nouns(Plan)) > planned)
             speaking.cancel()
         assert hinted(ear) == []
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.integration
+def test_the_rows_budget_and_an_operators_lock_bound_what_is_hinted() -> None:
+    policy = Fixed(plan())
+
+    async def scenario() -> None:
+        async with heard() as (ear, broker), running(daemon_at(broker, policy)):
+            speaking = asyncio.create_task(keep_speaking(ear))
+            await eventually(lambda: bool(policy.seen))
+            assert (policy.seen[0].power_budget_w, policy.seen[0].cap_clock_frac) == (50_000.0, 1.0)
+            hold = Hold("lock", "row", Setpoint(0.6), time.time() + 60.0)
+            await ear.link.publish(encode(Address("site", "row", "hold", hold="lock"), hold))
+            await eventually(lambda: policy.seen[-1].cap_clock_frac == 0.6)
+            speaking.cancel()
 
     asyncio.run(scenario())
 

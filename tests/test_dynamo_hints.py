@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 
 from polcad.cluster.nouns import Demand, Running, Shape
+from polcad.curve import CLOCK_FRAC, power_frac
+from polcad.hinting import clock_under
 from polcad.hints import HintDesk
-from polcad.model import Hint, PoolLoad
+from polcad.model import FREE, Hint, PoolLoad, Role, Setpoint
 from polcad.spec import HintSpec
 from policies.dynamo_hints import DynamoHints
 from policies.router import RouterHints
@@ -91,3 +93,12 @@ def test_a_router_hints_pools_as_they_are_and_nothing_the_row_cannot_power() -> 
     (hint,) = hinted(RouterHints(), serving(3, 3.0), cap=0.7)
     assert (hint.instances, hint.tensor_parallel, hint.clock_frac) == (3, 8, 0.7)
     assert hinted(RouterHints(), serving(3, 3.0), power_w=2000.0) == []  # the desk says why
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_a_power_limit_counts_as_the_clock_under_which_no_gpu_draws_more(role: Role) -> None:
+    for cap_frac in (0.45, 0.6, 0.75, 0.9, 0.99):
+        assert power_frac(role, clock_under(Setpoint(1.0, cap_frac))) <= cap_frac + 1e-9
+    assert clock_under(Setpoint(0.7, 0.95)) == 0.7
+    assert clock_under(FREE) == 1.0
+    assert clock_under(Setpoint(1.0, 0.1)) == CLOCK_FRAC[0]

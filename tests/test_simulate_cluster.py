@@ -28,6 +28,7 @@ KEYS = [
     "latency_p99_s",
     "slo_violation_frac",
     "gpus_mean",
+    "power_max_w",
     "requests",
     "dropped",
     "wall_s",

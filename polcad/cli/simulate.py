@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -122,6 +123,7 @@ def cluster(
         typer.Option(help="Hypothetical: compressed memory, or quicker clocks and shapes; may be repeated."),
     ] = None,
     carbon: Annotated[Path | None, typer.Option(help="Hourly intensity: a CSV with a column g_per_kwh.")] = None,
+    events: Annotated[bool, typer.Option("--events", help="Tell what was planned and what happened, too.")] = False,
     report: Annotated[Path | None, typer.Option(help="Write a page with plots (HTML).")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -159,7 +161,14 @@ def cluster(
         result, figures = timed(options, advance, model)
     if report is not None:
         write(report, of_cluster(model, result))
-    _show(figures, as_json)
+    if not events:
+        _show(figures, as_json)
+    elif as_json:
+        print_json(figures | {"events": [asdict(told) for told in result.told]})
+    else:
+        _show(figures, as_json)
+        for told in result.told:
+            typer.echo(f"{told.at_s:8.0f} s  {told.text}")
 
 
 def _show(figures: dict[str, Any], as_json: bool) -> None:

@@ -224,9 +224,8 @@ class Cluster:
 
     def _result(self) -> ClusterResult:
         model, world, samples = self._model, self._engines.world, self._samples
-        late = self._overdue() + world.tally.late
-        finished, dropped = world.tally.finished, world.tally.dropped
-        counts, whole = (finished, late, dropped), world.whole.sum(axis=0)
+        finished, missed = world.tally.finished, world.tally.dropped + self._overdue()
+        counts, whole = (finished, world.tally.late, missed), world.whole.sum(axis=0)
         total = latencies(world.ttft.sum(axis=0), world.tbt.sum(axis=0), *(int(count.sum()) for count in counts))
         each = {
             name: latencies(world.ttft[place], world.tbt[place], *(int(count[place]) for count in counts))

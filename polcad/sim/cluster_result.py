@@ -101,12 +101,12 @@ def mean_s(bins: Ints) -> float:
     return float(bins @ middles_s) / max(int(bins.sum()), 1)
 
 
-def latencies(ttft: Ints, tbt: Ints, ended: int, late: int, dropped: int) -> Latencies:
-    """The summary of one kind; `late` are others than `dropped`."""
+def latencies(ttft: Ints, tbt: Ints, ended: int, late: int, missed: int) -> Latencies:
+    """The summary of one kind: `late` of those that ended, and others that were dropped or can only end late."""
     ttft_p50_s, ttft_p99_s, tbt_p50_s, tbt_p99_s = (
         quantile_s(bins, share) or 0.0 for bins in (ttft, tbt) for share in (0.5, 0.99)
     )
-    return Latencies(ended, ttft_p50_s, ttft_p99_s, tbt_p50_s, tbt_p99_s, (late + dropped) / max(ended + dropped, 1))
+    return Latencies(ended, ttft_p50_s, ttft_p99_s, tbt_p50_s, tbt_p99_s, (late + missed) / max(ended + missed, 1))
 
 
 def names() -> tuple[str, ...]:
