@@ -102,7 +102,7 @@ async def agents_of(
             period_s=period_s,
             state_dir=state_dir,
         )
-        agents.append(Agent(spec, SITE, broker, build_parts(spec)))
+        agents.append(Agent(spec, SITE, broker, *build_parts(spec)))
     async with asyncio.TaskGroup() as tasks:
         running = [tasks.create_task(agent.run(), name=f"agent-{index}") for index, agent in enumerate(agents)]
         try:

@@ -54,7 +54,7 @@ async def run(options: ReplayOptions, site: str, broker: BrokerSpec) -> None:
         ]
         for_s = (end_t - start_t) / speed + _AFTERGLOW_PERIODS * max(spec.period_s for spec in specs)
         _LOG.info("row %s: %d nodes for %.0f s at %s", row, len(specs), for_s, broker.url)
-        agents = [Agent(spec, site, broker, build_parts(spec)) for spec in specs]
+        agents = [Agent(spec, site, broker, *build_parts(spec)) for spec in specs]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(for_s), asyncio.TaskGroup() as tasks:
                 for agent in agents:

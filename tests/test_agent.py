@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
-from polcad.agent import Agent, Memory, aligned, build_parts
+from polcad.agent import Agent, aligned, build_parts
 from polcad.broker import embedded
 from polcad.broker_spec import BrokerSpec
 from polcad.config import AgentSpec
 from polcad.errors import ConfigError
+from polcad.follower import Memory
 from polcad.model import (
     InForce,
     LeaseState,
@@ -137,7 +138,7 @@ async def cycles(agent: Agent, done: Callable[[], bool]) -> None:
 def agent_of(spec: AgentSpec, broker: BrokerSpec | None = None) -> tuple[Agent, Any]:
     """An agent and its collector; without a broker nobody answers."""
     parts = build_parts(spec)
-    return Agent(spec, "site", broker or BrokerSpec(port=free_port()), parts), parts[0]
+    return Agent(spec, "site", broker or BrokerSpec(port=free_port()), *parts), parts[0]
 
 
 def test_an_agent_that_starts_in_silence_takes_the_fail_safe_of_the_plan_it_kept(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from tests.live_row import FREE_MHZ, LOW_T1, POLCAD, LiveRow, Wiretap, boards_in
 from tests.waiting import until
 
 COMMANDS = tuple(typer.main.get_command(app).commands)  # type: ignore[attr-defined]  # a group
-ALL = {"demo", "agent", "daemon", "record", "import", "replay", "top", "status", "explain", "hold", "release"}
+ALL = {"demo", "agent", "actuator", "daemon", "record", "import", "replay", "top", "status", "explain", "hold", "release"}
 ALL |= {"check", "doctor", "schema", "simulate", "plan", "reproduce", "backtest", "load", "hints"}
 
 DMON = """#Date       Time        gpu    pwr  gtemp  mtemp     sm    mem    enc    dec    jpg    ofa   mclk   pclk

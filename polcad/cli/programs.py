@@ -1,4 +1,4 @@
-"""The programs that run until they are stopped: ``demo``, ``agent``, ``daemon``, ``load``."""
+"""The programs that run until they are stopped: ``demo``, ``agent``, ``actuator``, ``daemon``, ``load``."""
 
 from __future__ import annotations
 
@@ -25,11 +25,16 @@ from polcad.model import Outcome
 
 _LOG = logging.getLogger(__name__)
 
+ReleaseOption = Annotated[
+    bool, typer.Option("--release", help="Give the GPUs back as they were found, and end. Stop the program first.")
+]
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(demo)
     app.command()(agent)
+    app.command()(actuator)
     app.command()(daemon)
     app.command()(load)
 
@@ -47,7 +52,7 @@ def demo(
     from polcad.web.spec import WebSpec
 
     logging.basicConfig(level=logging.WARNING if as_json else logging.INFO, format="%(message)s")
-    for chatty in ("polcad.mqtt", "polcad.agent"):
+    for chatty in ("polcad.mqtt", "polcad.agent", "polcad.follower"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     spec = DemoSpec(nodes=nodes, for_s=for_s, web=WebSpec(port=port))
     rules = plugins.load("polcad.policies", policy)()
@@ -65,9 +70,7 @@ def agent(
     config: ConfigOption = None,
     broker: BrokerOption = None,
     site: SiteOption = None,
-    release: Annotated[
-        bool, typer.Option("--release", help="Give the GPUs back as they were found, and end. Stop the agent first.")
-    ] = False,
+    release: ReleaseOption = False,
 ) -> None:
     """Stream this node's GPUs to the broker and follow the row's plan."""
     from polcad.agent import run, with_parts
@@ -76,6 +79,17 @@ def agent(
         _release(configured(config, broker, site))
         return
     run_until_stopped(_reloading(lambda: with_parts(configured(config, broker, site)), run))
+
+
+def actuator(config: ConfigOption = None, release: ReleaseOption = False) -> None:
+    """Set this node's GPUs for an agent without privilege, over a Unix socket: to be run as root."""
+    from polcad.actuator import run
+    from polcad.agent import with_parts
+
+    if release:
+        _release(configured(config))
+        return
+    run_until_stopped(_reloading(lambda: with_parts(configured(config)), run))
 
 
 def _release(config: Config) -> None:

@@ -19,14 +19,25 @@ from polcad.config.hints import read_hints
 from polcad.config.layers import LISTS, Layer, Layers, Problem, read_environment, read_files
 from polcad.config.rules import check_budgets, check_forecast, check_guard, check_hints, check_names
 from polcad.config.sections import Report, build, is_table, unknown_key
-from polcad.config.spec import AgentSpec, Level, LoadSpec, LogSpec, SiteSpec
+from polcad.config.spec import ActuatorSpec, AgentSpec, Level, LoadSpec, LogSpec, SiteSpec
 from polcad.errors import ConfigError
 from polcad.ports import ForecasterMaker, Policy
 from polcad.signing import SigningSpec
 from polcad.spec import ForecastSpec, GuardSpec, HintSpec, NodeSpec, RackSpec, RowSpec
 from polcad.web.spec import WebSpec
 
-__all__ = ["AgentSpec", "Config", "Level", "LoadSpec", "LogSpec", "Problem", "SiteSpec", "check_config", "load"]
+__all__ = [
+    "ActuatorSpec",
+    "AgentSpec",
+    "Config",
+    "Level",
+    "LoadSpec",
+    "LogSpec",
+    "Problem",
+    "SiteSpec",
+    "check_config",
+    "load",
+]
 
 T = TypeVar("T")
 DEFAULT_PATH = Path("/etc/polcad/polcad.toml")
@@ -36,7 +47,9 @@ SECTIONS: dict[str, type[Any]] = {
     "site": SiteSpec,
     "guard": GuardSpec,
     "broker": BrokerSpec,
+    "signing": SigningSpec,
     "agent": AgentSpec,
+    "actuator": ActuatorSpec,
     "load": LoadSpec,
     "web": WebSpec,
     "log": LogSpec,
@@ -47,7 +60,6 @@ _OTHERS = ("row", "policy", "forecast", "hints", *LISTS)  # tables that are more
 @dataclass(frozen=True, slots=True)
 class Config:
     """All that an operator says. `row` and `policy` are None where no ``[row]`` is: an agent needs none.
-    "signing": SigningSpec,
 
     `forecaster` makes what `forecast` names, `hint_policy` what `hints` does; each is None where none is named.
     """
@@ -62,11 +74,18 @@ class Config:
     hints: HintSpec = field(default_factory=HintSpec)
     hint_policy: HintPolicyMaker | None = None
     broker: BrokerSpec = field(default_factory=BrokerSpec)
+    signing: SigningSpec = field(default_factory=SigningSpec)
     agent: AgentSpec = field(default_factory=AgentSpec)
+    actuator: ActuatorSpec = field(default_factory=ActuatorSpec)
     load: LoadSpec = field(default_factory=LoadSpec)
     web: WebSpec = field(default_factory=WebSpec)
     log: LogSpec = field(default_factory=LogSpec)
     warnings: tuple[Problem, ...] = ()
+
+    @property
+    def setting(self) -> AgentSpec:
+        """The agent's section as whoever sets the GPUs needs it: an actuator keeps its state apart."""
+        return replace(self.agent, state_dir=self.actuator.state_dir) if self.actuator.socket else self.agent
 
     def the_row(self) -> tuple[RowSpec, Policy]:
         """The row and its policy, for a daemon; ConfigError when there is no ``[row]``."""
@@ -74,7 +93,6 @@ class Config:
             raise ConfigError("row: there is no [row] table: a daemon needs its name and budget_w")
         return self.row, self.policy
 
-    signing: SigningSpec = field(default_factory=SigningSpec)
 
 def load(paths: Sequence[Path] | None, environ: Mapping[str, str]) -> Config:
     """The configuration of these files, their drop-ins and the environment; ConfigError with a line for each problem.

@@ -64,6 +64,16 @@ class AgentSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ActuatorSpec:
+    """`polcad actuator`, which sets the GPUs in the agent's stead; row, rack, node, device and fail are the agent's."""
+
+    socket: Annotated[str, Text(107)] = ""  # where both meet; left out: the agent sets the GPUs itself
+    user: Annotated[str, Text(32)] = "polcad"  # who may speak to it, besides root
+    bounds: Annotated[str, Text(4096)] = "/etc/polcad/bounds.toml"  # the lowest it sets; only root may write this file
+    state_dir: Annotated[str, Text(4096)] = "/var/lib/polcad-actuator"  # the last plan, and the GPUs as they were found
+
+
+@dataclass(frozen=True, slots=True)
 class LoadSpec:
     """What `polcad load` reads beside one serving instance, and in whose name it speaks."""
 

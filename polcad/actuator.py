@@ -1,0 +1,170 @@
+"""`polcad actuator`: sets a node's GPUs by the plans it is handed over a Unix socket, and needs nobody to stay safe.
+
+It is the one program of a node that needs a privilege, and it speaks to no network. It holds the lease: the agent hands
+it each plan whole, it counts on its own clock, keeps the last plan on disk, and falls to the fail-safe setpoint by
+itself when plans no longer come, whether the agent, the broker or the daemon is gone. Nothing goes below the bounds
+that root wrote (`polcad.devices.bounded`). Only root and one user may speak to it, as the kernel says who they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import pwd
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from polcad import service
+from polcad.actuator_wire import REQUESTS, Answer, Request, framed, receive
+from polcad.complaints import Complaints
+from polcad.config import ActuatorSpec, Config
+from polcad.devices.bounded import BoundedDevice, read_bounds
+from polcad.errors import ConfigError, PolcadError, UnavailableError, WireError
+from polcad.follower import Follower, build_collector, build_device, rest
+from polcad.ports import Closable
+
+_LOG = logging.getLogger(__name__)
+_PERIOD_S = 5.0  # between two looks of its own; an agent asks for more
+_MAX_SPEAKERS = 8
+_PEER = struct.Struct("3i")  # pid, uid, gid
+
+
+class Actuator:
+    """Serves the socket, and keeps the GPUs where the lease wants them. `users` are the user ids that may speak."""
+
+    def __init__(
+        self, follower: Follower, users: frozenset[int], monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._follower, self._users, self._monotonic = follower, users, monotonic
+        self._speakers: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
+        self._complaints = Complaints(_LOG)
+
+    async def run(self, listening: socket.socket) -> None:
+        """Until cancelled. GPUs stay as they are then."""
+        async with await asyncio.start_unix_server(self._serve, sock=listening):
+            try:
+                await self._keep()
+            finally:
+                await self._hang_up()
+                await self._follower.close()
+
+    async def _keep(self) -> None:
+        while True:
+            try:
+                followed = await self._follower.settle()
+                plan = followed.obedience
+                service.alive(f"{len(followed.in_force.uuid)} GPUs, plan {plan.lease.value if plan else 'unknown'}")
+            except PolcadError as error:
+                self._complaints.add("gpus", str(error), self._monotonic())
+                service.alive(str(error))
+            await rest(self._follower, _PERIOD_S)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection to its end; a stranger is told so, and what is not a request ends it."""
+        self._speakers[writer] = asyncio.current_task()
+        try:
+            self._admit(writer.get_extra_info("socket"))
+            while True:
+                writer.write(framed(await self._answer(await receive(reader, REQUESTS))))
+                await writer.drain()
+        except (EOFError, ConnectionError):
+            pass  # it has hung up
+        except WireError as error:
+            self._complaints.add("socket", str(error), self._monotonic())
+            writer.write(framed(Answer(refusal=str(error)[:1024])))
+        finally:
+            del self._speakers[writer]
+            writer.close()
+
+    async def _hang_up(self) -> None:
+        """End every connection, and wait for its last answer."""
+        for writer in self._speakers:
+            writer.close()
+        if serving := [task for task in self._speakers.values() if task]:
+            await asyncio.wait(serving)
+
+    def _admit(self, peer: socket.socket) -> None:
+        """WireError for who may not speak; the kernel says who it is."""
+        uid = _PEER.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))[1]
+        if uid not in self._users:
+            allowed = ", ".join(map(str, sorted(self._users)))
+            raise WireError(f"user {uid} may not speak to the actuator: allowed are users {allowed}")
+        if len(self._speakers) > _MAX_SPEAKERS:
+            raise WireError(f"{_MAX_SPEAKERS} connections are open")
+
+    async def _answer(self, request: Request) -> Answer:
+        follower, refusal = self._follower, ""
+        in_force, obedience = None, None
+        try:
+            if request.placement is not None:
+                await follower.place(request.placement)
+            if request.plan is not None:
+                await follower.offer(request.plan, self._monotonic() - request.age_s)
+            if request.settle:
+                followed = await follower.settle()
+                in_force, obedience = followed.in_force, followed.obedience
+        except PolcadError as error:
+            refusal = str(error)[:1024]
+        left_s = max(0.0, follower.remaining_s())
+        return Answer(refusal, follower.wake.is_set(), left_s, in_force, obedience)
+
+
+def users_of(spec: ActuatorSpec) -> frozenset[int]:
+    """The user ids that may speak; ConfigError when there is no such user."""
+    try:
+        return frozenset({0, pwd.getpwnam(spec.user).pw_uid})
+    except KeyError:
+        raise ConfigError(f"actuator.user={spec.user!r}: there is no such user: make it, or name another") from None
+
+
+@contextlib.contextmanager
+def alone(state_dir: Path) -> Iterator[None]:
+    """Nobody else sets these GPUs meanwhile; UnavailableError when somebody does, ConfigError for a bad folder."""
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        lock = (state_dir / "lock").open("wb")
+    except OSError as error:
+        raise ConfigError(f"actuator.state_dir={str(state_dir)!r} cannot be written: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UnavailableError(f"another actuator runs already: it holds {lock.name}") from None
+        yield
+
+
+@contextlib.contextmanager
+def listening_at(path: Path) -> Iterator[socket.socket]:
+    """A listening socket that owner and group may use, in the place of one left behind; ConfigError."""
+    try:
+        with socket.socket(socket.AF_UNIX) as made, contextlib.ExitStack() as left:
+            path.unlink(missing_ok=True)
+            made.bind(str(path))
+            left.callback(path.unlink, missing_ok=True)
+            path.chmod(0o660)  # before it listens, so nobody gets in between
+            made.listen(_MAX_SPEAKERS)
+            yield made
+    except OSError as error:
+        raise ConfigError(f"actuator.socket={str(path)!r}: {error.strerror or error}") from None
+
+
+async def run(config: Config) -> None:
+    """The actuator that a configuration describes, until cancelled; ConfigError, UnavailableError."""
+    spec, setting = config.actuator, config.setting
+    if not spec.socket:
+        raise ConfigError("actuator.socket is not set: the agent sets the GPUs itself. Name the socket for both")
+    users, bounds = users_of(spec), read_bounds(Path(spec.bounds))
+    with alone(Path(spec.state_dir)):
+        collector = build_collector(setting)
+        try:
+            follower = Follower(setting, BoundedDevice(build_device(setting, collector), bounds))
+            with listening_at(Path(spec.socket)) as listening:
+                await Actuator(follower, users).run(listening)
+        finally:
+            if isinstance(collector, Closable):
+                collector.close()
