@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from random import Random
@@ -30,6 +31,7 @@ from polcad.outlook import Foresight
 from polcad.ports import Heard, Held, Input, Output, Placed, Policy, Rival, Tick
 from polcad.reaction import Reactions
 from polcad.school_process import ProcessSchool
+from polcad.signing import Signer
 from polcad.spec import GuardSpec, RowSpec
 from polcad.web.board import Board
 from polcad.web.server import serve
@@ -54,6 +56,7 @@ class Daemon:
         foresight: Foresight | None = None,
         hinting: Hinting | None = None,
         shadow: bool = False,
+        signer: Signer | None = None,
     ) -> None:
         self._clock = SteadyClock()
         self._row, self._guard = row, guard
@@ -67,7 +70,7 @@ class Daemon:
         self._inventory = {node.name: NodePlacement(node.name, node.placement) for node in row.nodes}
         self._placed: dict[str, NodePlacement] = {}
         self._placed_all = False
-        self._shadow = shadow
+        self._shadow, self._signer = shadow, signer
         self._hinting = None if shadow else hinting
         self._live_t = float("-inf")  # when a daemon that is no shadow last spoke for this row
         self._up_t: float | None = None
@@ -75,7 +78,7 @@ class Daemon:
         gone = encode(self._to["daemon"], RowStatus(row.name, online=False, epoch=epoch))
         heard = ("telemetry", "placement", "hold", "daemon", *(("load", "hint") if self._hinting else ()))
         presence = Presence(
-            client_id=f"polcad-daemon-{row.name}-{epoch:x}",
+            client_id=f"polcad-daemon-{row.name}-{uuid.uuid4().hex[:16]}",  # who guessed it could cut the daemon off
             subscriptions=tuple(everywhere(site.name, row.name, kind) for kind in heard),
             farewell=() if shadow else (gone,),
             will=None if shadow else gone,
@@ -102,7 +105,8 @@ class Daemon:
     async def apply(self, output: Output) -> None:
         """Send a plan or an event."""
         if isinstance(output, Plan):
-            self._link.send(encode(self._to["plan"], output))
+            message = encode(self._to["plan"], output)
+            self._link.send(self._signer.signed(message) if self._signer else message)
             return
         if not self._overshadowed(output.t):
             self._link.send(encode(self._to["event"], output))
@@ -271,6 +275,7 @@ async def run(config: Config, *, shadow: bool = False) -> None:
             _LOG.info("row %s: the page is at %s", row.name, url)
             await daemon.run()
 
+            signer=config.signing.signer(),
 
 @contextlib.contextmanager
 def _foresight(config: Config) -> Iterator[Foresight | None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from polcad.signing import FIELD
 from polcad.wire import KINDS, MAX_PAYLOAD_BYTES, OF_POOLS, ROOT, Kind, schemas
 
 _LEVELS = {  # the names in each pattern of topics, by how many there are above the kind
@@ -33,6 +34,13 @@ _PARAMETERS = {
     "hold": "The operator's name for the hold; an empty retained message releases it.",
     "pool": "Instances that serve the same kinds of requests; an empty retained message ends its hint.",
     "instance": "One copy of a model behind a serving engine; its credentials may write loads of this name alone.",
+}
+_SIGNATURE = {
+    "description": "Where the daemon signs: the last member, Ed25519 in Base64 over the topic, a line feed, and the "
+    "payload as it is without this member and the comma before it.",
+    "type": "string",
+    "minLength": 88,
+    "maxLength": 88,
 }
 _DESCRIPTION = (
     "Telemetry of GPU nodes to a row's daemon, and its plans back; loads of serving pools, and hints to shape them. "
@@ -120,5 +128,6 @@ def _schemas() -> dict[str, Any]:
     found: dict[str, Any] = {}
     for schema in schemas().values():
         found |= schema["$defs"]
+    found["Plan"]["properties"][FIELD] = _SIGNATURE
     text = json.dumps(found, sort_keys=True).replace('"#/$defs/', '"#/components/schemas/')
     return json.loads(text)  # type: ignore[no-any-return]  # an object, as it was

@@ -63,6 +63,11 @@ class Mosquitto:
             self._process.wait(timeout=5.0)
             self._process = None
 
+    def reload(self) -> None:
+        """Let it read its access list and its certificates again."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGHUP)
+
     def pause(self) -> None:
         """Let it hang: connections stay, nothing moves until `resume` or `stop`."""
         if self._process is not None:

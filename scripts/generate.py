@@ -3,6 +3,9 @@
 from importlib.metadata import version
 from pathlib import Path
 
+from polcad.access import Inventory
+from polcad.broker_config import ACL, CONF, mosquitto_acl, mosquitto_conf
+from polcad.config import load
 from polcad.config.example import example
 from polcad.schema import render
 
@@ -11,3 +14,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 if __name__ == "__main__":
     (DOCS / "polcad.example.toml").write_text(example(), encoding="utf-8")
     (DOCS / "asyncapi.json").write_text(render(version("polcad")), encoding="utf-8")
+    config = load([DOCS / "polcad.example.toml"], {})
+    acl = mosquitto_acl([Inventory(config.site.name, config.the_row()[0])])
+    (DOCS / "broker" / ACL).write_text(acl, encoding="utf-8")
+    (DOCS / "broker" / CONF).write_text(mosquitto_conf(), encoding="utf-8")

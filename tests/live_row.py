@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from polcad.backlog import Received
-from polcad.broker_spec import BrokerSpec
+from polcad.broker_spec import BrokerSpec, TlsSpec
 from polcad.errors import WireError
 from polcad.model import Event, EventKind, RowStatus, Telemetry
 from polcad.mqtt import Link, Presence
@@ -47,11 +47,11 @@ GUARD = {
 class Wiretap:
     """Hears all of a row's topics, in a thread of its own; `heard` grows by monotonic arrival time."""
 
-    def __init__(self, port: int, site: str = "site", row: str = "row") -> None:
+    def __init__(self, port: int, site: str = "site", row: str = "row", tls: TlsSpec | None = None) -> None:
         self.heard: list[Received] = []
         topics = tuple(everywhere(site, row, kind) for kind in KINDS)
         presence = Presence(client_id=f"tap-{time.time_ns():x}", subscriptions=topics)
-        spec = BrokerSpec(port=port, retry_max_s=0.2)
+        spec = BrokerSpec(port=port, tls=tls, retry_max_s=0.2)
         self._link = Link(spec, presence, time.monotonic, Random())  # noqa: S311  # spreads retries
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._listen(),), name="wiretap")
@@ -197,6 +197,7 @@ class LiveRow:
     priorities: Mapping[str, str] = field(default_factory=lambda: {"n1": "high", "n2": "low", "n3": "low"})
     gpus: int = 2
     budget_w: float = 2360.0
+    tap_tls: TlsSpec | None = None
     programs: dict[str, Program] = field(default_factory=dict)  # the last started of each name
     stack: ExitStack = field(default_factory=ExitStack)
 
@@ -205,8 +206,13 @@ class LiveRow:
         self.boards: dict[str, FakeNode] = {name: node.control for name, node in self._nodes.items()}
         self.load(0.2)
         self.write_config()
-        self.tap = self.stack.enter_context(Wiretap(self.broker.port))
+        self.tap = self.stack.enter_context(Wiretap(self.broker.port, tls=self.tap_tls))
         return self
+
+    def security(self, name: str) -> str:
+        """What a program's configuration says of certificates and signatures, as TOML."""
+        del name
+        return ""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -222,11 +228,12 @@ class LiveRow:
             for name, priority in self.priorities.items()
         )
         row = f'[row]\nname = "row"\nbudget_w = {self.budget_w}\n[[rack]]\nname = "r1"\n'
-        (self.folder / "daemon.toml").write_text(f"{link}[guard]\n{guarding}{row}{nodes}")
+        (self.folder / "daemon.toml").write_text(f"{link}{self.security('daemon')}[guard]\n{guarding}{row}{nodes}")
         for name in self.priorities:
             state = self.folder / f"state-{name}"
             (self.folder / f"{name}.toml").write_text(
-                f'{link}[agent]\nrow = "row"\nrack = "r1"\nnode = "{name}"\nperiod_s = {PERIOD_S}\n'
+                f"{link}{self.security(name)}"
+                f'[agent]\nrow = "row"\nrack = "r1"\nnode = "{name}"\nperiod_s = {PERIOD_S}\n'
                 f'gpu_deadline_s = 0.1\nstate_dir = "{state}"\n'
             )
 

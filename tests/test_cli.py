@@ -29,6 +29,7 @@ from tests.waiting import until
 COMMANDS = tuple(typer.main.get_command(app).commands)  # type: ignore[attr-defined]  # a group
 ALL = {"demo", "agent", "actuator", "daemon", "record", "import", "replay", "top", "status", "explain", "hold", "release"}
 ALL |= {"check", "doctor", "schema", "simulate", "plan", "reproduce", "backtest", "load", "hints"}
+ALL |= {"pki", "broker-config"}
 
 DMON = """#Date       Time        gpu    pwr  gtemp  mtemp     sm    mem    enc    dec    jpg    ofa   mclk   pclk
 #YYYYMMDD   HH:MM:SS    Idx      W      C      C      %      %      %      %      %      %    MHz    MHz

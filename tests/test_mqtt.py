@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -25,10 +25,9 @@ from polcad.connection import Connection
 from polcad.errors import UnavailableError
 from polcad.mqtt import Backoff, Link, Presence
 from polcad.testing_brokers import StartMosquitto, free_port
-from polcad.wire import Address, Message, everywhere
+from polcad.wire import Address, Message
 
 ROW = "polcad/v1/site/row"
-DOCS = Path(__file__).parents[1] / "docs/broker"
 TELEMETRY = Address("site", "row", "telemetry", "+", "+")
 STATE = Address("site", "row", "state", "+", "+")
 PLAN = Address("site", "row", "plan")
@@ -458,71 +457,6 @@ def test_retained_garbage_is_handed_over_as_what_it_is(mosquitto: StartMosquitto
             }
 
     asyncio.run(talk())
-
-
-@integration
-def test_with_the_recommended_settings_a_node_speaks_for_itself_only(mosquitto: StartMosquitto, tmp_path: Path) -> None:
-    make_certificates(tmp_path)
-    names = ("daemon", "operator", "orchestrator", "n1", "n2", "i1")
-    password_file(tmp_path, {name: f"of {name}" for name in names})
-    (tmp_path / "acl").write_text((DOCS / "acl").read_text().replace("SITE", "site").replace("ROW", "row"))
-    conf = (DOCS / "mosquitto.conf").read_text()
-    for theirs, ours in (
-        ("listener 8883", "listener {port} 127.0.0.1"),
-        ("/etc/mosquitto/certs", str(tmp_path)),
-        ("/etc/mosquitto", str(tmp_path)),
-        ("/var/lib/mosquitto", str(tmp_path)),
-    ):
-        conf = conf.replace(theirs, ours)
-    spec = BrokerSpec(port=mosquitto(*conf.splitlines(), *AS_ROOT).port, tls=TlsSpec(ca=str(tmp_path / "ca.crt")))
-
-    def as_user(name: str) -> BrokerSpec:
-        secret = tmp_path / f"secret-{name}"
-        secret.write_text(f"of {name}")
-        return replace(spec, user=name, password_file=str(secret))
-
-    hold = Message(f"{ROW}/hold/h1", b"hold", 1, retain=True)
-    placement = Message(f"{ROW}/r1/n1/placement", b"placement", 1, retain=True)
-    status = Message(f"{ROW}/daemon", b"status", 1, retain=True)
-    event = Message(f"{ROW}/event", b"event", 1)
-    hint = Message("polcad/v1/site/hint/sm", b"hint", 1, retain=True)
-    load, other_load = (Message(f"polcad/v1/site/load/sm/{name}", b"load") for name in ("i1", "i2"))
-    every = (
-        TELEMETRY,
-        STATE,
-        PLAN,
-        EVENT,
-        *(Address("site", "row", kind, "+", "+") for kind in ("placement", "daemon")),
-        *(everywhere("site", "row", kind) for kind in ("load", "hint")),
-    )
-
-    async def talk() -> None:
-        async with (
-            ear(as_user("daemon"), *every, Address("site", "row", "hold", hold="+")) as daemon,
-            ear(as_user("n1"), *every) as node,
-            AsyncExitStack() as links,
-        ):
-            for name, forbidden, allowed in (
-                ("n1", [plan(b"!"), event, status, placement, hold, hint, load], [telemetry(b"t1"), state(b"s1")]),
-                ("n2", [telemetry(b"!"), state(b"!")], [telemetry(b"t2", "n2"), state(b"s2", "n2")]),
-                ("i1", [other_load, hint, plan(b"!")], [load]),
-                ("orchestrator", [hint, load, hold, plan(b"!")], []),
-                ("operator", [plan(b"!"), telemetry(b"!"), placement, hint, load], [hold]),
-                ("daemon", [telemetry(b"!"), hold, load], [plan(b"plan"), event, status, placement, hint]),
-            ):
-                link = await links.enter_async_context(make_link(as_user(name), Presence(f"by-{name}")).opened())
-                before = len(daemon.received)
-                for message in (*forbidden, *allowed):
-                    await link.publish(message)
-                await daemon.until(*(message.payload for message in allowed))
-                heard = {received.message.payload for received in daemon.received[before:]}
-                assert heard == {message.payload for message in allowed}
-            await node.until(b"plan", b"placement")
-            assert set(node.payloads) == {b"plan", b"placement"}
-
-    asyncio.run(talk())
-    with pytest.raises(UnavailableError, match="refused us"):
-        asyncio.run(make_link_and_publish(spec, plan(b"!")))
 
 
 class _Forgetful:

@@ -1,6 +1,7 @@
 """The command line: every command is a few lines around a program of the product.
 
-Exit codes: 0 well, 1 failed, 2 wrong usage, 69 no GPU driver or broker, 77 no permission, 78 configuration.
+Exit codes: 0 well, 1 failed, 2 wrong usage, 69 no GPU driver or broker, 76 a newer daemon has the row, 77 no permission,
+78 configuration. A service manager should not start again what ended with 2, 76, 77 or 78.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from polcad.cli import backtest, data, look, operate, plan, programs, simulate
-from polcad.errors import ConfigError, PermissionMissingError, PolcadError, UnavailableError
+from polcad.cli import backtest, data, look, operate, plan, programs, security, simulate
+from polcad.errors import ConfigError, OutrankedError, PermissionMissingError, PolcadError, UnavailableError
 
 app = typer.Typer(
     name="polcad",
@@ -20,13 +21,14 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for group in (programs, look, operate, data, simulate, plan, backtest):
+for group in (programs, look, operate, data, simulate, plan, backtest, security):
     group.add_to(app)
 
 _EXIT_CODES: tuple[tuple[type[PolcadError], int], ...] = (
     (ConfigError, 78),
     (PermissionMissingError, 77),
     (UnavailableError, 69),
+    (OutrankedError, 76),
 )
 
 
