@@ -3,14 +3,13 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from polcad import service
 from polcad.actuator import Actuator, alone, listening_at, users_of
 from polcad.actuator_client import ActuatorClient
 from polcad.actuator_wire import ANSWERS, MAX_FRAME_BYTES, Answer, Request, framed, receive
@@ -365,26 +364,3 @@ def test_root_and_the_named_user_may_speak() -> None:
     assert users_of(ActuatorSpec(user="daemon")) == {0, 1}
     with pytest.raises(ConfigError, match="no such user"):
         users_of(ActuatorSpec(user="nobody-here"))
-
-
-# --- what the service manager is told ---------------------------------------------------------------------------------
-
-
-def test_the_service_manager_is_told_and_nobody_waits_for_it(tmp_path: Path) -> None:
-    path = str(tmp_path / "notify")
-    environ: Mapping[str, str] = {"NOTIFY_SOCKET": path}
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(path)
-        service.alive("2 GPUs", environ)
-        assert manager.recv(4096) == b"READY=1\nWATCHDOG=1\nSTATUS=2 GPUs"
-        for _ in range(2000):  # more than the socket takes
-            service.alive("2 GPUs", environ)
-    service.alive("nobody is there", environ)
-    service.alive("nobody asked", {})
-
-
-def test_an_abstract_address_is_known_by_its_at_sign() -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind("")  # the kernel picks an abstract name
-        service.alive("x", {"NOTIFY_SOCKET": "@" + manager.getsockname()[1:].decode()})
-        assert manager.recv(4096).endswith(b"STATUS=x")

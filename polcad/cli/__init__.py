@@ -1,7 +1,7 @@
 """The command line: every command is a few lines around a program of the product.
 
-Exit codes: 0 well, 1 failed, 2 wrong usage, 69 no GPU driver or broker, 76 a newer daemon has the row, 77 no permission,
-78 configuration. A service manager should not start again what ended with 2, 76, 77 or 78.
+Exit codes: 0 well, 1 failed, 2 wrong usage, 69 no GPU driver or broker, 76 a newer daemon has the row, 77 no
+permission, 78 configuration. A service manager should not start again what ended with 2, 76, 77 or 78.
 """
 
 from __future__ import annotations
