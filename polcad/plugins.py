@@ -15,6 +15,7 @@ GROUPS = (
     "polcad.hint_policies",
     "polcad.load_collectors",
     "polcad.policies",
+    "polcad.sinks",
 )
 
 

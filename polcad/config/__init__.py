@@ -19,9 +19,11 @@ from polcad.config.hints import read_hints
 from polcad.config.layers import LISTS, Layer, Layers, Problem, read_environment, read_files
 from polcad.config.rules import check_budgets, check_forecast, check_guard, check_hints, check_names
 from polcad.config.sections import Report, build, is_table, unknown_key
+from polcad.config.sinks import GROUP as SINKS
+from polcad.config.sinks import read_sinks
 from polcad.config.spec import ActuatorSpec, AgentSpec, Level, LoadSpec, LogSpec, SiteSpec
 from polcad.errors import ConfigError
-from polcad.ports import ForecasterMaker, Policy
+from polcad.ports import ForecasterMaker, Policy, SinkSettings
 from polcad.signing import SigningSpec
 from polcad.spec import ForecastSpec, GuardSpec, HintSpec, NodeSpec, RackSpec, RowSpec
 from polcad.web.spec import WebSpec
@@ -61,7 +63,8 @@ _OTHERS = ("row", "policy", "forecast", "hints", *LISTS)  # tables that are more
 class Config:
     """All that an operator says. `row` and `policy` are None where no ``[row]`` is: an agent needs none.
 
-    `forecaster` makes what `forecast` names, `hint_policy` what `hints` does; each is None where none is named.
+    `forecaster` makes what `forecast` names, `hint_policy` what `hints` does; each is None where none is named. `sinks`
+    are those that have a table.
     """
 
     site: SiteSpec = field(default_factory=SiteSpec)
@@ -80,6 +83,7 @@ class Config:
     load: LoadSpec = field(default_factory=LoadSpec)
     web: WebSpec = field(default_factory=WebSpec)
     log: LogSpec = field(default_factory=LogSpec)
+    sinks: Mapping[str, SinkSettings] = field(default_factory=dict)
     warnings: tuple[Problem, ...] = ()
 
     @property
@@ -131,8 +135,10 @@ def _files(paths: Sequence[Path] | None, environ: Mapping[str, str]) -> Iterator
 
 def _build(data: dict[str, Any], report: Report) -> Config | None:
     """The configuration, or None when the report has an error."""
-    for name in data.keys() - SECTIONS.keys() - {*_OTHERS}:
-        report.add((name,), unknown_key(name, [*SECTIONS, *_OTHERS]))
+    others = data.keys() - SECTIONS.keys() - {*_OTHERS}
+    installed = plugins.names(SINKS) if others else ()
+    for name in others.difference(installed):
+        report.add((name,), unknown_key(name, [*SECTIONS, *_OTHERS, *installed]))
     sections: dict[str, Any] = {
         name: build(data.get(name, {}), noun, (name,), report) for name, noun in SECTIONS.items()
     }
@@ -140,6 +146,7 @@ def _build(data: dict[str, Any], report: Report) -> Config | None:
     policy_name, policy = _policy(data, report)
     forecast, forecaster = read_forecast(data, report)
     hints, hint_policy = read_hints(data, report)
+    sinks = read_sinks({name: data[name] for name in installed if name in data}, report)
     guard: GuardSpec | None = sections["guard"]
     if guard is not None:
         check_guard(guard, report)
@@ -159,6 +166,7 @@ def _build(data: dict[str, Any], report: Report) -> Config | None:
         forecaster=forecaster,
         hints=hints,
         hint_policy=hint_policy,
+        sinks=sinks,
         warnings=tuple(report.problems),
         **sections,
     )

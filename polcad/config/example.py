@@ -13,7 +13,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 from polcad import plugins
-from polcad.config import POLICY, SECTIONS, forecast, hints
+from polcad.config import POLICY, SECTIONS, forecast, hints, sinks
 from polcad.config.fields import Key, keys
 from polcad.config.parts import section_of
 from polcad.spec import ForecastSpec, HintSpec, NodeSpec, RackSpec, RowSpec
@@ -43,7 +43,14 @@ def example() -> str:
     parts += [_table("row", RowSpec), _table("rack", RackSpec, array=True), _table("node", NodeSpec, array=True)]
     parts += [_table("guard", SECTIONS["guard"]), _policies(), _forecasters(), _hint_policies()]
     parts += [_table(name, noun) for name, noun in SECTIONS.items() if name not in {"site", "guard"}]
-    return "\n".join(parts)
+    return "\n".join([*parts, *_sinks()])
+
+
+def _sinks() -> Iterator[str]:
+    """The tables of the sinks that come with polcad: each writes as soon as it has one."""
+    for name in plugins.own(sinks.GROUP):
+        settings = plugins.load(sinks.GROUP, name)
+        yield "\n".join([*_prose(settings), f"#[{name}]", *_settings(name, settings), ""])
 
 
 def _table(name: str, noun: type, *, array: bool = False) -> str:

@@ -1,0 +1,1 @@
+"""Where points go, found by name in the entry-point group `polcad.sinks`."""
