@@ -10,7 +10,7 @@ import pytest
 from polcad.cluster.classes import Thresholds
 from polcad.cluster.machines import H100_W, MODELS, machines
 from polcad.cluster.nouns import KINDS, Demand, Slo
-from polcad.cluster.split import DESIGNS, Budget, Design, Pools, design, power_w, size
+from polcad.cluster.split import DESIGNS, Budget, Design, Pools, counts, design, size
 from polcad.errors import ConfigError
 from polcad.sim.asking import CHUNK_S, Asked
 from polcad.sim.engines import Engines, kinds_of
@@ -40,9 +40,9 @@ def played(name: str, pools: Pools, asked: Asked, until_s: float = CHUNK_S) -> S
 def test_every_design_of_every_model_is_sized_within_its_budget_with_both_pools() -> None:
     for model in MODELS:
         for name in DESIGNS:
-            kind, budget = design(name, model), Budget(power_w=232e3)
+            kind, budget = design(name, model), Budget(most=232e3)
             found = size(kind, ASKED, Slo(1.0, 0.08), budget)
-            assert power_w(kind, found.pools, budget) <= 232e3
+            assert counts(kind, found.pools, budget) <= 232e3
             assert found.requests_per_s > 0.0
             assert (found.pools.mixed > 0) is (kind.token is None)
 
@@ -62,14 +62,14 @@ def test_longer_outputs_want_more_token_machines() -> None:
 
 
 def test_forty_h100_count_what_seventy_a100_do() -> None:
-    assert size(design("baseline-h100"), ASKED, SLO, Budget(power_w=232e3)).pools == Pools(mixed=40)
-    assert size(design("baseline-a100"), ASKED, SLO, Budget(power_w=232e3)).pools == Pools(mixed=70)
+    assert size(design("baseline-h100"), ASKED, SLO, Budget(most=232e3)).pools == Pools(mixed=40)
+    assert size(design("baseline-a100"), ASKED, SLO, Budget(most=232e3)).pools == Pools(mixed=70)
 
 
 def test_a_budget_without_an_end_or_without_room_is_refused() -> None:
     with pytest.raises(ConfigError, match="is needed"):
         Budget()
-    for budget in (Budget(power_w=H100_W), Budget(machines=1)):
+    for budget in (Budget(most=H100_W), Budget(machines=1)):
         with pytest.raises(ConfigError, match="too few"):
             size(design("splitwise-hh"), ASKED, SLO, budget)
 

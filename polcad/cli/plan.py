@@ -16,6 +16,7 @@ def add_to(app: typer.Typer) -> None:
     papers.callback()(_papers)
     papers.command()(polca)
     papers.command()(dynamollm)
+    papers.command()(splitwise)
     app.add_typer(papers, name="reproduce")
     app.command()(plan)
 
@@ -68,6 +69,26 @@ def dynamollm(
     runs = wanted.runs()
     with bar("reproduce dynamollm", len(runs)) as advance:
         text = document(run(runs, processes, advance), wanted)
+    typer.echo(text)
+    if out is not None:
+        write(out, text)
+
+
+def splitwise(
+    seconds: Annotated[float, typer.Option(min=10.0, help="Of each load.")] = 120.0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same page.")] = 1,
+    processes: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 2,
+    out: Annotated[Path | None, typer.Option(help="Write the page (Markdown) here too.")] = None,
+) -> None:
+    """Run Splitwise's comparison of clusters at equal power and cost: minutes, with the extra `sim`."""
+    from polcad.progress import bar
+    from polcad.report import check_writable, write
+    from polcad.reproduce_splitwise import Wanted, document, run
+
+    check_writable(out)
+    wanted = Wanted(seconds, seed)
+    with bar("reproduce splitwise", wanted.steps) as advance:
+        text = document(run(wanted, processes, advance), wanted)
     typer.echo(text)
     if out is not None:
         write(out, text)

@@ -85,7 +85,11 @@ def row(
 
 def cluster(
     system: Annotated[
-        str, typer.Option(help="single-pool, multi-pool, scale-instances, scale-shards, scale-clock or dynamo.")
+        str,
+        typer.Option(
+            help="DynamoLLM's single-pool, multi-pool, scale-instances, scale-shards, scale-clock or dynamo; "
+            "Splitwise's splitwise-aa, -hh, -ha or -hhcap, baseline-a100 or -h100."
+        ),
     ],
     servers: Annotated[int, typer.Option(help="Servers of eight GPUs that there are at most.")],
     trace: Annotated[Path | None, typer.Option(help="Requests in Azure's columns, .csv or .csv.gz.")] = None,
@@ -127,7 +131,7 @@ def cluster(
     report: Annotated[Path | None, typer.Option(help="Write a page with plots (HTML).")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Simulate a serving cluster, request by request, under one of DynamoLLM's systems."""
+    """Simulate a serving cluster, request by request, under one of DynamoLLM's systems or in Splitwise's pools."""
     from polcad.progress import bar
     from polcad.report import check_writable, of_cluster, write
     from polcad.simulate_cluster import ClusterOptions, timed

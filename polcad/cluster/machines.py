@@ -116,6 +116,7 @@ class Machine:
     budget_w: float  # what it counts in a row's budget
     usd_h: float
     cap_frac: float = 1.0  # of the GPUs' highest power limit
+    clock_frac: float = 1.0  # a lock in force: it runs no faster
 
     def __post_init__(self) -> None:
         """Refuse a cap that is none."""
@@ -129,8 +130,8 @@ class Machine:
 
     @property
     def shape(self) -> Shape:
-        """Of the instance, at the highest clock."""
-        return Shape(self.tensor_parallel)
+        """Of the instance, at the highest clock that it may have."""
+        return Shape(self.tensor_parallel, self.clock_frac)
 
     @property
     def kv_tokens(self) -> float:
@@ -177,7 +178,8 @@ class Machine:
 
     def _within(self, full_w: float, clocks_frac: Sequence[float], power: Sequence[float]) -> Shape:
         """The highest clock at which what draws `full_w` at the highest is within the cap; the lowest where none is."""
-        return Shape(self.tensor_parallel, float(np.interp(self._cap_w / full_w, power, clocks_frac)))
+        within = float(np.interp(self._cap_w / full_w, power, clocks_frac))
+        return Shape(self.tensor_parallel, min(within, self.clock_frac))
 
 
 MODELS = {

@@ -56,8 +56,9 @@ class Sorter:
         self._t: float | None = None
 
     def demand(self, t: float, loads: Sequence[PoolLoad], kinds_of: Mapping[str, Sequence[Kind]]) -> dict[Kind, Demand]:
-        """What all loads together ask of each kind; `kinds_of` says which ones a pool is known to serve."""
-        busy = [(load, *_spreads(load)) for load in loads if load.requests_per_s]
+        """What all loads together ask of each kind; `kinds_of` says which ones a pool is known to serve, if any."""
+        counted = (load for load in loads if load.requests_per_s and kinds_of.get(load.pool, KINDS))
+        busy = [(load, *_spreads(load)) for load in counted]
         if busy and not self._fixed:
             self._learn(t, busy)
         total: dict[Kind, Demand] = {}

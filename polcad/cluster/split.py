@@ -110,45 +110,52 @@ class Sized:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a cluster may count in power, and have in servers. `each_w`: what a prompt and a token machine count."""
+    """What the machines of a cluster may count together, in power or in money, and how many they may be.
 
-    power_w: float = inf
+    `each`: what a prompt machine (or one that does both) and a token machine count.
+    """
+
+    most: float = inf
     machines: float = inf
-    each_w: tuple[float, float] | None = None  # None: what the machines count by themselves
+    each: tuple[float, float] | None = None  # None: their `budget_w`
 
     def __post_init__(self) -> None:
         """Refuse a budget without an end."""
-        if self.power_w == inf and self.machines == inf:
-            raise ConfigError("a budget in power or in machines is needed")
+        if self.most == inf and self.machines == inf:
+            raise ConfigError("a budget is needed: in power, in money or in machines")
 
 
 def size(kind: Design, demand: Demand, slo: Slo, budget: Budget) -> Sized:
-    """The numbers of machines that serve most requests a second of `demand`'s lengths; of equals, those of least power.
+    """The pools that serve most requests a second of `demand`'s lengths; of equals, those that count least.
 
     ConfigError where the budget has no room for one machine of each pool.
     """
     if kind.token is None:
-        each_w = kind.prompt.budget_w if budget.each_w is None else budget.each_w[0]
-        count = int(min(budget.machines, budget.power_w / each_w))
+        count = int(min(budget.machines, budget.most / each(kind, budget)[0]))
         ways = [Sized(Pools(mixed=count), count * mixed_rate(kind.prompt, demand, slo))] if count else []
     else:
         rates = prompt_rate(kind.prompt, demand, slo), token_rate(kind.token, demand, slo)
         ways = [Sized(pools, min(pools.prompt * rates[0], pools.token * rates[1])) for pools in splits(kind, budget)]
     if not ways:
-        raise ConfigError(f"{budget.power_w:.0f} W and {budget.machines:g} machines are too few for one of each pool")
-    return max(ways, key=lambda way: (way.requests_per_s, -power_w(kind, way.pools, budget)))
+        raise ConfigError(f"{budget.most:.0f} and {budget.machines:g} machines are too few for one of each pool")
+    return max(ways, key=lambda way: (way.requests_per_s, -counts(kind, way.pools, budget)))
 
 
 def splits(kind: Design, budget: Budget) -> Iterator[Pools]:
     """By rising numbers of prompt machines, as many token machines as the budget still has room for."""
-    prompt_w, token_w = budget.each_w or (kind.kinds[0].budget_w, kind.kinds[-1].budget_w)
-    for prompt in range(1, int(min(budget.machines, budget.power_w / prompt_w)) + 1):
-        token = int(min(budget.machines - prompt, (budget.power_w - prompt * prompt_w) / token_w))
+    first, last = each(kind, budget)
+    for prompt in range(1, int(min(budget.machines, budget.most / first)) + 1):
+        token = int(min(budget.machines - prompt, (budget.most - prompt * first) / last))
         if token > 0:
             yield Pools(prompt, token)
 
 
-def power_w(kind: Design, pools: Pools, budget: Budget) -> float:
-    """What pools count in a budget, W."""
-    prompt_w, token_w = budget.each_w or (kind.kinds[0].budget_w, kind.kinds[-1].budget_w)
-    return (pools.prompt + pools.mixed) * prompt_w + pools.token * token_w
+def counts(kind: Design, pools: Pools, budget: Budget) -> float:
+    """What pools count in a budget, in its unit."""
+    first, last = each(kind, budget)
+    return (pools.prompt + pools.mixed) * first + pools.token * last
+
+
+def each(kind: Design, budget: Budget) -> tuple[float, float]:
+    """What a prompt machine and a token machine of a design count in a budget."""
+    return budget.each or (kind.kinds[0].budget_w, kind.kinds[-1].budget_w)

@@ -1,4 +1,4 @@
-"""Which workloads make tokens most of the time: what a phase-aware policy must be told."""
+"""Which workloads make tokens most of the time: what a policy that looks at roles must be told."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from polcad.sim.profiles import Hardware
 from polcad.sim.requests import Load, Workload, mean_service_s
 from polcad.sim.row import RowModel
 
+_LOOK = ("phase_aware", "role_aware")  # policies that do
 _PROMPT_SHARE = 0.25  # of a busy server's time; below it the server counts as token-heavy
 
 
@@ -18,8 +19,8 @@ def with_phases(load: Load, hardware: Hardware) -> Load:
 
 
 def told_phases(model: RowModel, policy: str) -> RowModel:
-    """The row, with its phases told to the policy (by name) that looks at them; a trace's are not known."""
-    if policy != "phase_aware" or not isinstance(model.source, Load):
+    """The row, with its phases told to policies (by name) that look at them; a trace's are not known."""
+    if policy not in _LOOK or not isinstance(model.source, Load):
         return model
     return replace(model, source=with_phases(model.source, model.hardware))
 

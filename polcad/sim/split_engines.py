@@ -23,16 +23,21 @@ METRICS = ("ttft", "tbt", "e2e")  # whose slowdowns are counted
 
 
 class SplitEngines(Engines):
-    """The machines of a design. `reference`: a request alone there is what slowdowns are measured against."""
+    """The machines of a design. `reference`: a request alone there is what slowdowns are measured against.
 
-    def __init__(self, design: Design, pools: Pools, slo: Mapping[Kind, Slo], reference: Machine) -> None:
+    `moves`: machines help the other pool when it is full.
+    """
+
+    def __init__(
+        self, design: Design, pools: Pools, slo: Mapping[Kind, Slo], reference: Machine, *, moves: bool = True
+    ) -> None:
         super().__init__(design.prompt.profile, pools.machines, slo)
         first, last = design.kinds[0].tensor_parallel, design.kinds[-1].tensor_parallel
         self.gpus = (pools.prompt + pools.mixed) * first + pools.token * last
         rows = (*design.kinds, reference)
         home = np.repeat(np.array([PROMPTS, DECODING, MIXED]), [pools.prompt, pools.token, pools.mixed])
         self.world = self.world._replace(speeds=_speeds(rows))
-        self.split = _split(home, len(self.world.free), len(rows) - 1)
+        self.split = _split(home, len(self.world.free), len(rows) - 1)._replace(moves=moves)
         for r, pool in enumerate(home.tolist()):
             self._put(r, len(design.kinds) - 1 if pool == DECODING else 0)
 
@@ -74,6 +79,7 @@ class SplitEngines(Engines):
 def _split(home: Ints, requests: int, reference: int) -> Split:
     return Split(
         whole=bool((home == MIXED).all()),
+        moves=True,
         home=home,
         pool=home.copy(),
         promised=np.zeros(len(home)),

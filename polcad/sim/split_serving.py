@@ -37,6 +37,7 @@ class Split(NamedTuple):
     """What the kernel works on beside the `World`. `home` and `pool` are by instance, `heir` by request."""
 
     whole: bool  # nothing is split: all machines are there for both
+    moves: bool  # machines help the other pool when it is full
     home: Ints
     pool: Ints  # where it is now: `home`, or MIXED
     promised: Floats  # tokens of the requests whose tokens are, or will be, made there
@@ -203,6 +204,8 @@ def _reader_for(tokens: float, world: World, split: Split) -> int:
         r = _reader(pool, world, split)
         if _can_read(r, tokens, world):
             return r
+    if not split.moves:
+        return _reader(PROMPTS, world, split)
     r = _reader(DECODING, world, split)
     if r != NOBODY:
         _mix(r, split)
@@ -216,6 +219,8 @@ def _maker_for(tokens: float, world: World, split: Split) -> int:
         r = _maker(pool, split)
         if _can_hold(r, tokens, world, split):
             return r
+    if not split.moves:
+        return _maker(DECODING, split)
     r = _maker(PROMPTS, split)
     if r != NOBODY:
         _mix(r, split)
