@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from random import Random
 
-from polcad import plugins
+from polcad import plugins, service
 from polcad.backlog import Received
 from polcad.broker_spec import BrokerSpec
 from polcad.clock import SteadyClock
@@ -39,6 +39,7 @@ from polcad.wire import OF_POOLS, Address, decode, encode, everywhere, forget
 
 _LOG = logging.getLogger(__name__)
 _LIVE_FOR_S = 10.0  # after its last word a daemon counts as gone
+_LONGEST_TURN_S = 5.0  # of the loop, while the broker is gone: the service manager hears that often that it turns
 _HEARD_BEFORE_PLACING_S = 1.0  # retained placements of a scheduler come first
 
 
@@ -55,8 +56,8 @@ class Daemon:
         *,
         foresight: Foresight | None = None,
         hinting: Hinting | None = None,
-        shadow: bool = False,
         signer: Signer | None = None,
+        shadow: bool = False,
     ) -> None:
         self._clock = SteadyClock()
         self._row, self._guard = row, guard
@@ -174,8 +175,12 @@ class Daemon:
         try:
             while True:
                 if self._up_t is None:
-                    await self._link.wait_connected()
+                    service.alive(f"row {self._row.name}: the broker is not reached")
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(_LONGEST_TURN_S):
+                            await self._link.wait_connected()
                     next_t = self._clock.now()
+                    continue
                 await asyncio.wait({arriving}, timeout=max(0.0, next_t - self._clock.now()))
                 if arriving.done():
                     batch = arriving.result()
@@ -189,6 +194,7 @@ class Daemon:
                     next_t = max(next_t + self._guard.tick_s, now)
                     self._place_listed(now)
                     yield Tick(now)
+                    service.alive(f"row {self._row.name}: plan {self.controller.epoch}/{self.controller.seq}")
         finally:
             arriving.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -269,13 +275,13 @@ async def run(config: Config, *, shadow: bool = False) -> None:
             config.broker,
             foresight=foresight,
             hinting=None if config.hint_policy is None else hinting(config.hints, row, config.hint_policy()),
+            signer=config.signing.signer(),
             shadow=shadow,
         )
         async with serve(daemon.board, config.web, daemon.hints) as url:
             _LOG.info("row %s: the page is at %s", row.name, url)
             await daemon.run()
 
-            signer=config.signing.signer(),
 
 @contextlib.contextmanager
 def _foresight(config: Config) -> Iterator[Foresight | None]:

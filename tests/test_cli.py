@@ -112,7 +112,7 @@ def test_wrong_usage_is_exit_code_2(polcad: Callable[..., Ran], words: tuple[str
         (ConfigError("x"), 78),
         (PermissionMissingError("x"), 77),
         (UnavailableError("x"), 69),
-        (OutrankedError("x"), 1),
+        (OutrankedError("x"), 76),
         (ActuatorError("x"), 1),
     ],
 )
