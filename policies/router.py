@@ -12,8 +12,8 @@ with so many requests running and waiting, of p prompt and d output tokens (as p
 
 The first term is what the prompts ahead make a new request wait, and its own those inside; those that run are half way.
 Slopes and times are the profile's, longer by as much as tokens are measured to be slower: a clock that nobody told of
-shows in that. Costs are smoothed, since a single look at a queue is mostly luck: without it, round robin is better. By
-their square, a slow instance is relieved before its queue grows.
+shows in that. Costs are smoothed, since a single look at a queue is mostly luck; by their square, a slow instance is
+relieved before its queue grows.
 """
 
 from __future__ import annotations
@@ -91,6 +91,7 @@ class Routing:
     def weighed(self, view: ClusterView, plan: PoolPlan) -> PoolPlan:
         """The plan with its instances' weights; without, where one is of a parallelism that the profile lacks."""
         members, known = view.members.get(plan.pool, ()), self._profile.tensor_parallels
+        self._routers = {pool: router for pool, router in self._routers.items() if pool in view.members}
         if any(each.shape.tensor_parallel not in known for each in members):
             return plan
         router = self._routers.setdefault(plan.pool, Router(self._profile, self._alpha))

@@ -107,3 +107,12 @@ def test_an_instance_that_the_profile_does_not_know_leaves_its_pool_unweighed() 
     assert Routing(PROFILE, 0.5).weighed(view(CALM, strange), plan).weights == {}
     assert RouterHints().hints(view(strange)) == []
     assert RouterHints().draws_w(Running(1, Shape(3)), Demand()) is None
+
+
+def test_pools_that_went_are_forgotten() -> None:
+    routing, plan = Routing(PROFILE, 0.5), PoolPlan("chat", KINDS, 1, Shape(8), Demand(), 0.0, "")
+    pair = (replace(CALM, waiting=20), replace(CALM, name="b"))
+    first = routing.weighed(view(*pair), plan).weights
+    assert routing.weighed(replace(view(*pair), members={}), plan).weights == {}
+    alike = (CALM, replace(CALM, name="b"))
+    assert routing.weighed(view(*alike), plan).weights["b"] == pytest.approx(0.5) != pytest.approx(first["b"])
