@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
 from random import Random
 
@@ -25,15 +26,18 @@ from polcad.drive import drive
 from polcad.errors import WireError
 from polcad.hinting import Hinting, clock_under, hinting
 from polcad.hints import TakenBack
-from polcad.model import Event, Hint, NodePlacement, Plan, RowStatus, Telemetry
+from polcad.model import Event, Hint, NodePlacement, Plan, PoolLoad, RowStatus, Telemetry
 from polcad.mqtt import Link, Presence
 from polcad.outlook import Foresight
-from polcad.ports import Heard, Held, Input, Output, Placed, Policy, Rival, Tick
+from polcad.points import Points
+from polcad.ports import Closable, Heard, Held, Input, Output, Placed, Policy, Rival, Sink, SinkSettings, Tick
 from polcad.reaction import Reactions
 from polcad.school_process import ProcessSchool
 from polcad.signing import Signer
 from polcad.spec import GuardSpec, RowSpec
+from polcad.telling import Outlets, Telling
 from polcad.web.board import Board
+from polcad.web.metrics import Metrics
 from polcad.web.server import serve
 from polcad.wire import OF_POOLS, Address, decode, encode, everywhere, forget
 
@@ -57,6 +61,7 @@ class Daemon:
         foresight: Foresight | None = None,
         hinting: Hinting | None = None,
         signer: Signer | None = None,
+        outlets: Outlets | None = None,
         shadow: bool = False,
     ) -> None:
         self._clock = SteadyClock()
@@ -66,6 +71,10 @@ class Daemon:
         self._policy_name = plugins.name_of("polcad.policies", policy)
         self.reactions = Reactions()
         self.board = Board(site.name)
+        outlets = outlets or Outlets()
+        points, metrics = Points(site.name, row.name, shadow=shadow), Metrics(row.name, outlets.window_s)
+        self.telling = Telling(points, metrics, outlets.sinks, self._clock.now, self.hints)
+        self._lag_s = 0.0  # of the last tick
         self._to = {kind: Address(site.name, row.name, kind) for kind in ("plan", "daemon", "event")}
         self._site = site.name
         self._inventory = {node.name: NodePlacement(node.name, node.placement) for node in row.nodes}
@@ -97,14 +106,18 @@ class Daemon:
 
     def on(self, event: Input) -> list[Output]:
         """Let the controller decide, and watch how long it takes to come true."""
+        start_s = time.perf_counter()
         outputs = self.controller.on(event)
         self.reactions.watch(event, outputs, self.controller.loose)
         if isinstance(event, Tick):
-            self._show(event.t)
+            self._show(event.t, time.perf_counter() - start_s)
+        elif isinstance(event, Heard) and not self._overshadowed(event.t):  # else the row's own daemon writes it
+            self.telling.heard(event, self._placement_of(event.telemetry.node))
         return outputs
 
     async def apply(self, output: Output) -> None:
         """Send a plan or an event."""
+        self.telling.said(output)
         if isinstance(output, Plan):
             message = encode(self._to["plan"], output)
             self._link.send(self._signer.signed(message) if self._signer else message)
@@ -149,12 +162,13 @@ class Daemon:
         address = Address(self._site, "", "hint", pool=said.pool)
         self._link.send(encode(address, said) if isinstance(said, Hint) else forget(address))
 
-    def _show(self, t: float) -> None:
-        status = self.status()
+    def _show(self, t: float, decide_s: float) -> None:
+        status, nodes = self.status(), self.controller.nodes()
         if not self._overshadowed(t):
             self._link.send(encode(self._to["daemon"], status))
         self.board.put_status(status)
-        self.board.put_nodes(t, self.controller.nodes())
+        self.board.put_nodes(t, nodes)
+        self.telling.ticked(status, nodes, self.reactions, self._lag_s, decide_s)
 
     def _overshadowed(self, t: float) -> bool:
         """Whether this is a shadow beside the row's own daemon: then it says its plans alone."""
@@ -162,6 +176,7 @@ class Daemon:
 
     def _note_link(self, up: bool) -> None:
         self._up_t = self._clock.now() if up else None
+        self.telling.connected = up
         if up and self._hinting:
             self._hinting.desk.begin(self._clock.now())
         if not up:  # a broker that comes back may have kept nothing
@@ -175,7 +190,7 @@ class Daemon:
         try:
             while True:
                 if self._up_t is None:
-                    service.alive(f"row {self._row.name}: the broker is not reached")
+                    self._turn("the broker is not reached")
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(_LONGEST_TURN_S):
                             await self._link.wait_connected()
@@ -191,14 +206,19 @@ class Daemon:
                     arriving = asyncio.ensure_future(anext(batches, None))
                 now = self._clock.now()
                 if now >= next_t:
-                    next_t = max(next_t + self._guard.tick_s, now)
+                    self._lag_s, next_t = now - next_t, max(next_t + self._guard.tick_s, now)
                     self._place_listed(now)
                     yield Tick(now)
-                    service.alive(f"row {self._row.name}: plan {self.controller.epoch}/{self.controller.seq}")
+                    self._turn(f"plan {self.controller.epoch}/{self.controller.seq}")
         finally:
             arriving.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await arriving
+
+    def _turn(self, status: str) -> None:
+        """Tell those who watch that the loop turns."""
+        service.alive(f"row {self._row.name}: {status}")
+        self.telling.pulse.beat()
 
     def _understood(self, batch: list[Received]) -> Iterator[Input]:
         for received in batch:
@@ -224,6 +244,8 @@ class Daemon:
             return self._placement(t, address, noun)
         if self._hinting and address.kind in OF_POOLS:
             self._hinting.take(received, address, noun)  # the row's safety has nothing to do with it
+            if isinstance(noun, PoolLoad):
+                self.telling.heard_load(t, noun)
             return None
         if isinstance(noun, RowStatus) and noun.epoch != self.controller.epoch and not noun.shadow:
             self._live_t = t if noun.online else float("-inf")
@@ -235,9 +257,13 @@ class Daemon:
         if said is None:
             self._placed.pop(address.node, None)
             self._placed_all = False
-            return Placed(t, self._inventory.get(address.node, NodePlacement(address.node)))
+            return Placed(t, self._placement_of(address.node))
         self._placed[address.node] = said
         return Placed(t, said)
+
+    def _placement_of(self, node: str) -> NodePlacement:
+        """What the scheduler says, or else the inventory."""
+        return self._placed.get(node) or self._inventory.get(node) or NodePlacement(node)
 
     @property
     def _starting(self) -> bool:
@@ -266,7 +292,7 @@ def told(event: Event) -> str:
 async def run(config: Config, *, shadow: bool = False) -> None:
     """The daemon that a configuration describes, with its page, until cancelled; ConfigError, OutrankedError."""
     row, policy = config.the_row()
-    with _foresight(config) as foresight:
+    with _foresight(config) as foresight, _opened(config.sinks) as sinks:
         daemon = Daemon(
             config.site,
             row,
@@ -276,11 +302,24 @@ async def run(config: Config, *, shadow: bool = False) -> None:
             foresight=foresight,
             hinting=None if config.hint_policy is None else hinting(config.hints, row, config.hint_policy()),
             signer=config.signing.signer(),
+            outlets=Outlets(sinks, config.web.window_s),
             shadow=shadow,
         )
-        async with serve(daemon.board, config.web, daemon.hints) as url:
+        async with serve(daemon.board, config.web, daemon.telling) as url:
             _LOG.info("row %s: the page is at %s", row.name, url)
             await daemon.run()
+
+
+@contextlib.contextmanager
+def _opened(settings: Mapping[str, SinkSettings]) -> Iterator[Mapping[str, Sink]]:
+    """The sinks that the configuration names, closed at the end; ConfigError for one that cannot begin."""
+    with contextlib.ExitStack() as stack:
+        sinks = {}
+        for name, each in settings.items():
+            sink = sinks[name] = each.open()
+            if isinstance(sink, Closable):
+                stack.callback(sink.close)
+        yield sinks
 
 
 @contextlib.contextmanager

@@ -124,7 +124,7 @@ async def run(spec: DemoSpec, policy: Policy, on_ready: Callable[[str, BrokerSpe
             foresight = Foresight(maker(), school)
             daemon = Daemon(SiteSpec(SITE), row, guard, policy, broker, foresight=foresight)
             async with (
-                serve(daemon.board, spec.web) as url,
+                serve(daemon.board, spec.web, daemon.telling) as url,
                 agents_of(row, broker, state_dir, lambda _: {"schedule": course}, spec.period_s),
             ):
                 on_ready(url, broker)

@@ -22,6 +22,7 @@ from polcad.web.spec import WebSpec
 from polcad.wire import Address, encode
 from policies.polca import Polca
 from tests.pool_loads import Fixed, load, plan
+from tests.scrapes import telling_of
 from tests.test_daemon import Ear, heard, running
 from tests.waiting import eventually
 
@@ -79,7 +80,7 @@ def test_a_restarted_daemon_finds_its_hints_and_metrics_tell_them_at_once() -> N
                 await eventually(lambda: bool(hinted(ear)))
             policy = Fixed(plan())
             daemon = daemon_at(broker, policy)
-            async with running(daemon), serve(daemon.board, WebSpec(port=0), daemon.hints) as url:
+            async with running(daemon), serve(daemon.board, WebSpec(port=0), daemon.telling) as url:
                 await eventually(lambda: bool(daemon.hints()))
                 async with ClientSession() as client:
                     text = await (await client.get(f"{url}metrics")).text()
@@ -161,7 +162,7 @@ def test_metrics_tell_what_holds_in_base_units_and_nothing_else() -> None:
 
     async def scrapes(*accepts: str) -> list[tuple[str, Any]]:
         found = []
-        async with serve(Board(), WebSpec(port=0), lambda: shown) as url, ClientSession() as client:
+        async with serve(Board(), WebSpec(port=0), telling_of(lambda: shown)) as url, ClientSession() as client:
             for accept in accepts:
                 response = await client.get(f"{url}metrics", headers={"Accept": accept})
                 found.append((response.headers["Content-Type"], await response.text()))

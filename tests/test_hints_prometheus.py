@@ -12,10 +12,11 @@ import pytest
 
 from polcad.model import Hint
 from polcad.web.board import Board
-from polcad.web.metrics import GAUGES, WEIGHT
+from polcad.web.families import FAMILIES
 from polcad.web.server import serve
 from polcad.web.spec import WebSpec
 from tests.real_prometheus import Prometheus
+from tests.scrapes import telling_of
 from tests.waiting import eventually
 
 DOCS = (Path(__file__).parent.parent / "docs" / "hints.md").read_text(encoding="utf-8")
@@ -48,7 +49,7 @@ def of_keda() -> str:
 
 
 def test_the_page_names_every_metric() -> None:
-    assert {f"hint_{name}" for name in (*GAUGES, WEIGHT)} | {"build_info"} == NAMES
+    assert {name.removeprefix("polcad_") for name in FAMILIES if "_hint_" in name} | {"build_info"} == NAMES
 
 
 @pytest.mark.integration
@@ -75,7 +76,7 @@ def test_every_query_of_the_page_tells_what_holds_and_nothing_once_it_has_ended(
     instances, saves, to_end, shares = (query.strip() for query in blocks("promql"))
 
     async def scenario() -> None:
-        async with serve(Board(), WebSpec(port=0), lambda: tuple(hints)) as url:
+        async with serve(Board(), WebSpec(port=0), telling_of(lambda: tuple(hints))) as url:
             (tmp_path / "prometheus.yml").write_text(scrape_config(url))
             with Prometheus(tmp_path / "prometheus.yml") as prometheus:
                 await eventually(lambda: bool(prometheus.ask(instances)), within_s=30.0)

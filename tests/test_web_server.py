@@ -21,6 +21,7 @@ from polcad.web.board import Board
 from polcad.web.server import Server, serve
 from polcad.web.spec import WebSpec
 from tests.row_feed import HOSTILE, START_T, run
+from tests.scrapes import telling_of
 
 FREE_PORT = WebSpec(port=0)
 
@@ -28,7 +29,7 @@ FREE_PORT = WebSpec(port=0)
 @asynccontextmanager
 async def client_of(board: Board) -> AsyncIterator[ClientSession]:
     timeout = ClientTimeout(total=10.0)
-    async with serve(board, FREE_PORT) as url, ClientSession(url, timeout=timeout) as client:
+    async with serve(board, FREE_PORT, telling_of()) as url, ClientSession(url, timeout=timeout) as client:
         yield client
 
 

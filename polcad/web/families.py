@@ -161,6 +161,11 @@ DAEMON = (
             "expires_timestamp_seconds": "When the hint ends, Unix time.",
         },
     ),
+    *_gauges(
+        "hint_",
+        (*POOL, "instance"),
+        {"weight_ratio": "Share of the pool's requests that an instance should be given."},
+    ),
     *_counters(
         "sink_",
         ("sink",),

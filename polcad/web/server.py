@@ -1,16 +1,16 @@
-"""Serves a `Board` to browsers: a static page, `/api/snapshot` (JSON), `/api/stream` (Server-Sent Events), `/healthz`.
+"""Serves a `Board` to browsers: a static page, `/api/snapshot` (JSON), `/api/stream` (Server-Sent Events).
 
 Read-only. A message of the stream is what `Board.since` gives, named ``state``; its id is ``RUN-NUMBER``, so a browser
 that reconnects says by itself where it was. The page asks this server alone: a strict content security policy holds it
-to that, and on loopback a foreign Host header is refused (a web page whose name is made to point at 127.0.0.1). What
-Prometheus may scrape is at `/metrics`.
+to that, and on loopback a foreign Host header is refused (a web page whose name is made to point at 127.0.0.1). Beside
+the page stands what a program shows machines (`polcad.web.vitals`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib import resources
@@ -22,10 +22,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from polcad.errors import ConfigError
-from polcad.model import Hint
 from polcad.web.board import Board
-from polcad.web.metrics import Metrics
 from polcad.web.spec import WebSpec
+from polcad.web.vitals import Vitals, Watched
 
 MAX_STREAMS = 32
 BEAT_S = 10.0  # a word at least this often, so that proxies keep the line and a dead one is noticed
@@ -53,7 +52,7 @@ class Server:
     board: Board
     local: bool = True  # bound to loopback
     write_s: float = 10.0
-    hints: Callable[[], Sequence[Hint]] = tuple  # those that hold now
+    watched: Watched | None = None  # whose metrics and health are told beside the page
     streams: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def application(self) -> web.Application:
@@ -65,8 +64,7 @@ class Server:
             app.router.add_get(path, _file(file))
         app.router.add_get("/api/snapshot", self._snapshot)
         app.router.add_get("/api/stream", self._stream)
-        app.router.add_get("/healthz", _healthz)
-        app.router.add_get("/metrics", _telling(Metrics(self.hints)))
+        app.router.add_routes(Vitals(self.watched).routes() if self.watched else ())
         return app
 
     @web.middleware
@@ -127,9 +125,9 @@ class Server:
 
 
 @asynccontextmanager
-async def serve(board: Board, spec: WebSpec, hints: Callable[[], Sequence[Hint]] = tuple) -> AsyncIterator[str]:
+async def serve(board: Board, spec: WebSpec, watched: Watched | None = None) -> AsyncIterator[str]:
     """Serve the board while the context lasts; gives the page's URL. ConfigError when the address cannot be had."""
-    app = Server(board, local=is_loopback(spec.host), hints=hints).application()
+    app = Server(board, local=is_loopback(spec.host), watched=watched).application()
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
     try:
@@ -173,18 +171,6 @@ def _file(path: str) -> Handler:
         return web.Response(body=body, content_type=content_type, charset="utf-8")
 
     return give
-
-
-def _telling(metrics: Metrics) -> Handler:
-    async def tell(request: web.Request) -> web.Response:
-        body, content_type = metrics.answer(request.headers.get("Accept", ""))
-        return web.Response(body=body, headers={"Content-Type": content_type})
-
-    return tell
-
-
-async def _healthz(_: web.Request) -> web.Response:
-    return web.Response(text="ok\n")
 
 
 async def _secure(_: web.Request, response: web.StreamResponse) -> None:

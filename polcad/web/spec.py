@@ -14,3 +14,6 @@ class WebSpec:
 
     host: Annotated[str, Text(255)] = "127.0.0.1"
     port: Annotated[int, Range(0, 65535)] = 8642  # 0: any free port
+    window_s: Annotated[float, Range(1.0, 3600.0)] = (
+        60.0  # that min and max at /metrics cover; not less than a scrape's interval
+    )
