@@ -57,7 +57,7 @@ def test_every_design_is_a_system_that_can_be_simulated() -> None:
 def test_faults_and_profiles_that_are_not_modelled_for_standing_machines_are_refused() -> None:
     with pytest.raises(ConfigError, match="not modelled"):
         ClusterOptions("splitwise-hh", 4, week="conv", stale="10+10").model()
-    with pytest.raises(ConfigError, match="too few"):
+    with pytest.raises(ConfigError, match="too little"):
         timed(ClusterOptions("splitwise-hh", 1, week="conv", hours=0.01))
 
 

@@ -70,7 +70,7 @@ def test_a_budget_without_an_end_or_without_room_is_refused() -> None:
     with pytest.raises(ConfigError, match="is needed"):
         Budget()
     for budget in (Budget(most=H100_W), Budget(machines=1)):
-        with pytest.raises(ConfigError, match="too few"):
+        with pytest.raises(ConfigError, match="too little"):
             size(design("splitwise-hh"), ASKED, SLO, budget)
 
 

@@ -119,6 +119,10 @@ class Budget:
     machines: float = inf
     each: tuple[float, float] | None = None  # None: their `budget_w`
 
+    def __str__(self) -> str:
+        bounds = (f"a budget of {self.most:.0f}", self.most), (f"{self.machines:g} machines", self.machines)
+        return " in ".join(text for text, bound in bounds if bound < inf)
+
     def __post_init__(self) -> None:
         """Refuse a budget without an end."""
         if self.most == inf and self.machines == inf:
@@ -137,7 +141,7 @@ def size(kind: Design, demand: Demand, slo: Slo, budget: Budget) -> Sized:
         rates = prompt_rate(kind.prompt, demand, slo), token_rate(kind.token, demand, slo)
         ways = [Sized(pools, min(pools.prompt * rates[0], pools.token * rates[1])) for pools in splits(kind, budget)]
     if not ways:
-        raise ConfigError(f"{budget.most:.0f} and {budget.machines:g} machines are too few for one of each pool")
+        raise ConfigError(f"{budget} is too little for a machine of each pool: raise it, or take the baseline")
     return max(ways, key=lambda way: (way.requests_per_s, -counts(kind, way.pools, budget)))
 
 
