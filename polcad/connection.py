@@ -1,4 +1,4 @@
-"""One connection to the broker, from connecting to its end. The one file that knows aiomqtt, and paho beneath it.
+"""One connection to the broker, from connecting to its end. The one file that knows aiomqtt, and how it uses paho.
 
 What it adds to aiomqtt:
 

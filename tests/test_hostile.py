@@ -12,6 +12,7 @@ from typing import Any
 import aiomqtt
 import paho.mqtt.client as paho
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from polcad.access import Inventory
 from polcad.broker_spec import BrokerSpec, TlsSpec
@@ -102,7 +103,7 @@ def granted(broker: Mosquitto, tls: TlsSpec, topics: tuple[str, ...], *, retain:
     """Which of these topics the broker lets a client write; MQTT 5 acknowledges a refused message with a reason."""
     codes: dict[int, int] = {}
     up = []
-    speaker = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+    speaker = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
     speaker.tls_set_context(tls.context())
     speaker.on_connect = lambda *_: up.append(True)
     speaker.on_publish = lambda _, __, mid, code, ___: codes.update({mid: code.value})

@@ -43,6 +43,7 @@ class _Gpu(ctypes.Structure):
         ("lock_resets", ctypes.c_uint32),
         ("limit_writes", ctypes.c_uint32),
         ("refused_writes", ctypes.c_uint32),
+        ("persistence", ctypes.c_uint32),
     )
 
 
@@ -83,6 +84,10 @@ class FakeGpu:
     @limit_w.setter
     def limit_w(self, limit_w: float) -> None:
         self._state.limit_mw = int(limit_w * 1000)
+
+    def persist(self, on: bool) -> None:
+        """Set persistence mode, with which a board starts here."""
+        self._state.persistence = on
 
     @property
     def lock_mhz(self) -> int:
@@ -159,6 +164,7 @@ class FakeNode:
         self.reorder(range(gpus))
         for index, gpu in enumerate(self.gpus):
             gpu.uuid, gpu.limit_w = f"{prefix}-{index}", 400
+            gpu.persist(True)
 
     @property
     def uuids(self) -> tuple[str, ...]:

@@ -32,6 +32,8 @@ struct gpu {
     uint32_t lock_resets;
     uint32_t limit_writes;
     uint32_t refused_writes;
+    /* how it is set up */
+    uint32_t persistence;       /* 1: the driver keeps it when nobody uses it */
 };
 
 struct node {

@@ -283,6 +283,18 @@ ret nvmlDeviceGetPowerManagementLimit(handle g, unsigned *mw) {
     return r;
 }
 
+ret nvmlDeviceGetPowerManagementDefaultLimit(handle g, unsigned *mw) {
+    ret r = reading(g);
+    if (r == OK) *mw = MAX_MW;
+    return r;
+}
+
+ret nvmlDeviceGetPersistenceMode(handle g, unsigned *mode) {
+    ret r = reading(g);
+    if (r == OK) *mode = g->persistence;
+    return r;
+}
+
 ret nvmlDeviceGetEnforcedPowerLimit(handle g, unsigned *mw) {
     ret r = reading(g);
     if (r == OK) *mw = enforced_mw(g);

@@ -1,82 +1,34 @@
-"""Looks at this host as an agent or a daemon would find it, and says what to mend. Nothing is set, nothing is sent.
-
-Each check returns a `Check`; `examine` runs them all. What only a node needs is left out on a daemon's host.
-"""
+"""The host itself: Python, packages, configuration, clock, a broker in reach, and where an agent keeps its state."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ctypes
-import os
 import platform
 import re
-import stat
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from random import Random
 
-from polcad import plugins
+from polcad.actuator_wire import ANSWERS, Request, framed, receive
 from polcad.broker_spec import BrokerSpec
 from polcad.codec import Codec
-from polcad.config import AgentSpec, check_config, load
+from polcad.config import ActuatorSpec, AgentSpec, check_config
+from polcad.doctor.check import Check, State
 from polcad.errors import ConfigError, PolcadError, WireError
 from polcad.model import Plan
 from polcad.mqtt import Link, Presence
-from polcad.ports import Closable, Collector
+from polcad.secret_files import open_to_others, path_of
 
-DRIVER = Path("/proc/driver/nvidia/version")
 STATUS = Path("/proc/self/status")
-CAP_SYS_ADMIN = 21  # the bit of the capability that NVML asks for
 TIME_ERROR = 5  # what adjtimex answers while the clock is not synchronised
 OLDEST_PYTHON = (3, 11)
-
-
-class State(StrEnum):
-    """How a check went."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One finding; `remedy` is "" where nothing is to be done, `code` the exit code that a failure asks for."""
-
-    name: str
-    state: State
-    detail: str
-    remedy: str = ""
-    code: int = 1
-
-
-async def examine(paths: Sequence[Path] | None, environ: Mapping[str, str], *, node: bool | None = None) -> list[Check]:
-    """All checks. `node`: whether an agent runs here; None: where the configuration has no ``[row]``."""
-    found = [check_python(), check_packages(), check_configuration(paths, environ), check_clock()]
-    try:
-        config = load(paths, environ)
-    except ConfigError:
-        return found  # the rest would only ask the defaults
-    found += [check_password_file(config.broker), await check_broker(config.broker)]
-    if node if node is not None else config.row is None:
-        if "nvml" in {config.agent.collector, config.agent.device}:
-            found.append(check_driver(DRIVER))
-        found.append(await asyncio.to_thread(check_gpus, config.agent))
-        found += [check_privilege(config.agent, STATUS), check_state_dir(config.agent), check_plan(config.agent)]
-    return found
-
-
-def exit_code(checks: Iterable[Check]) -> int:
-    """0, or the code of the first check that failed."""
-    return next((check.code for check in checks if check.state is State.FAIL), 0)
+_ACTUATOR_S = 2.0  # that it may take to answer
 
 
 def check_python(running: tuple[int, int] = sys.version_info[:2]) -> Check:
@@ -120,12 +72,15 @@ def check_password_file(spec: BrokerSpec) -> Check:
     if not spec.password_file:
         return Check("password file", State.OK, "none is set")
     try:
-        mode = Path(spec.password_file).stat().st_mode
+        path = path_of(spec.password_file, "broker.password_file")
+        exposed = open_to_others(path)
+    except ConfigError as error:
+        return Check("password file", State.FAIL, str(error), "name a file, or hand the credential over", 78)
     except OSError as error:
         return Check("password file", State.FAIL, f"{spec.password_file}: {error.strerror}", "create it", 78)
-    if mode & (stat.S_IROTH | stat.S_IWOTH):
-        return Check("password file", State.WARN, "others may read or write it", f"chmod o-rwx {spec.password_file}")
-    return Check("password file", State.OK, spec.password_file)
+    if exposed:
+        return Check("password file", State.WARN, "others may read or write it", f"chmod o-rwx {path}")
+    return Check("password file", State.OK, str(path))
 
 
 async def check_broker(spec: BrokerSpec) -> Check:
@@ -139,41 +94,22 @@ async def check_broker(spec: BrokerSpec) -> Check:
         return Check("broker", State.FAIL, str(error), "start the broker, or mend [broker]", 69)
 
 
-def check_driver(path: Path) -> Check:
-    """Whether NVIDIA's kernel module is loaded, and its version."""
-    with contextlib.suppress(OSError):
-        return Check("driver", State.OK, path.read_text("utf-8").splitlines()[0])
-    return Check("driver", State.WARN, "NVIDIA's kernel module is not loaded", "install or load it, if GPUs are here")
-
-
-def check_gpus(spec: AgentSpec) -> Check:
-    """Whether the collector of the configuration reads GPUs."""
+async def check_actuator(spec: ActuatorSpec) -> Check:
+    """Whether the actuator answers, and lets this user speak; it is asked for nothing."""
     try:
-        options = {"deadline_s": spec.gpu_deadline_s, **spec.collector_options}
-        collector: Collector = plugins.load("polcad.collectors", spec.collector)(options)
-    except PolcadError as error:
-        code = 78 if isinstance(error, ConfigError) else 69
-        return Check("gpus", State.FAIL, str(error), f"mend what collector {spec.collector!r} names", code)
-    try:
-        gpus = collector.read(time.time()).gpus
-    finally:
-        if isinstance(collector, Closable):
-            collector.close()
-    silent = sum(power_w is None for power_w in gpus.power_w)
-    if not gpus.uuid or silent:
-        return Check("gpus", State.FAIL, f"{silent} of {len(gpus.uuid)} tell no power", "see nvidia-smi and dmesg", 69)
-    return Check("gpus", State.OK, f"{len(gpus.uuid)}, drawing {sum(filter(None, gpus.power_w)):.0f} W")
-
-
-def check_privilege(spec: AgentSpec, status: Path) -> Check:
-    """Whether the driver would let this user set GPUs; nothing is set to find out."""
-    if spec.device != "nvml":
-        return Check("privilege", State.OK, f"device {spec.device!r} needs none")
-    held = re.search(r"^CapEff:\s*(\w+)", status.read_text("utf-8"), re.MULTILINE)
-    if held and int(held[1], 16) >> CAP_SYS_ADMIN & 1:
-        return Check("privilege", State.OK, "CAP_SYS_ADMIN is held")
-    remedy = "run the agent as root or with CAP_SYS_ADMIN, or set agent.device to dry_run"
-    return Check("privilege", State.FAIL, f"user {os.geteuid()} has no CAP_SYS_ADMIN", remedy, 77)
+        async with asyncio.timeout(_ACTUATOR_S):
+            reader, writer = await asyncio.open_unix_connection(spec.socket)
+            try:
+                writer.write(framed(Request()))
+                answer = await receive(reader, ANSWERS)
+            finally:
+                writer.close()
+    except (OSError, EOFError, TimeoutError, WireError) as error:
+        why = str(error) or f"no answer within {_ACTUATOR_S:g} s"
+        return Check("actuator", State.FAIL, f"{spec.socket}: {why}", "systemctl start polcad-actuator", 69)
+    if answer.refusal:
+        return Check("actuator", State.FAIL, answer.refusal, f"run this as {spec.user}, or mend actuator.user", 77)
+    return Check("actuator", State.OK, f"{spec.socket} answers")
 
 
 def check_state_dir(spec: AgentSpec) -> Check:
