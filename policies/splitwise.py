@@ -18,13 +18,11 @@ from pathlib import Path
 from typing import Annotated
 
 from polcad.cluster.machines import Machine
-from polcad.cluster.nouns import KINDS, ClusterView, Demand, PoolPlan, Slo
+from polcad.cluster.nouns import KINDS, ClusterView, Demand, Kind, PoolPlan, Slo
 from polcad.cluster.profiles import LLAMA2_70B_H100, Profile
 from polcad.cluster.split import Budget, Design, Pools, prompt_rate, size, token_batch, token_rate
 from polcad.errors import ConfigError
 from polcad.model import Name, Range, Text
-from policies.dynamo_cluster import ready_for
-from policies.dynamo_options import Options
 from policies.dynamo_sizing import Asked
 
 _RELIEF_S = 60.0  # between two sizings that more load than foreseen asks for
@@ -74,7 +72,7 @@ class SplitwiseHints:
         self._names = prompt_pool, token_pool, mixed_pool
         if len(set(self._names)) < len(self._names):
             raise ConfigError(f"mixed_pool={mixed_pool!r}, token_pool and prompt_pool={prompt_pool!r} must differ")
-        self._options = Options(cluster_s=cluster_s, headroom_frac=headroom_frac)
+        self._cluster_s, self._headroom_frac = cluster_s, headroom_frac
         self._sized: _Sized | None = None
         self._pools = Pools()  # as hinted last
         self._t = -inf
@@ -104,7 +102,7 @@ class SplitwiseHints:
             return f"the row has {view.power_budget_w:.0f} W left"
         if view.cap_clock_frac != self._clock_frac:
             return f"the row's clock is at {view.cap_clock_frac:.0%}"
-        return "new epoch" if view.t >= self._t + self._options.cluster_s else ""
+        return "new epoch" if view.t >= self._t + self._cluster_s else ""
 
     @property
     def _gpus(self) -> tuple[int, int]:
@@ -112,19 +110,25 @@ class SplitwiseHints:
         return first, last
 
     def _size(self, view: ClusterView, why: str) -> None:
-        demand, slos = Asked(ready_for(self._options, view), view.slo, blind=True).mix(KINDS)
+        demand, slos = Asked(self._ready_for(view), view.slo, blind=True).mix(KINDS)
         if not demand:
             return
         self._t, self._clock_frac = view.t, view.cap_clock_frac
         kind = Design(*(replace(one, clock_frac=view.cap_clock_frac) for one in self._machines))
         self._sized = _fitting(kind, demand[0], slos[0], view, why)
 
+    def _ready_for(self, view: ClusterView) -> dict[Kind, Demand]:
+        """Of each kind the peak ahead, or the load now and some headroom where that is higher."""
+        now = {kind: each.times(1.0 + self._headroom_frac) for kind, each in view.demand.items()}
+        both = ((kind, [each[kind] for each in (now, view.peak) if kind in each]) for kind in KINDS)
+        return {kind: max(each, key=lambda one: one.requests_per_s) for kind, each in both if each}
+
     def _moved(self, view: ClusterView, sized: _Sized) -> tuple[Pools, str]:
         """The pools under the load now, and why they are so."""
         rate, own, before = _rate(view), sized.pools, self._pools.mixed
         prompt, token = sized.needs(rate)
         if before:  # who helps goes back only when its help is missed no more
-            prompt, token = sized.needs((1.0 + self._options.headroom_frac) * rate)
+            prompt, token = sized.needs((1.0 + self._headroom_frac) * rate)
         room_w = inf if view.power_budget_w is None else view.power_budget_w - sized.power_w(own)
         more_w = max(sized.each_w[0] - sized.each_w[1], 1e-9)
         to_prompts = min(prompt - own.prompt, own.token - token, int(min(room_w / more_w, own.token)))
