@@ -3,7 +3,7 @@
 BIN := .venv/bin
 
 help:              ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
 
 setup:             ## build .venv with .venv/bin/polcad, from the lock
 	@sh scripts/setup
@@ -16,7 +16,13 @@ demo: setup        ## a simulated row with its daemon and page; ARGS="--for 60 -
 
 test: setup packages ## the quick unit run, then the integration run
 	$(BIN)/python -m pytest
-	$(BIN)/python -m pytest -m integration
+	$(BIN)/python -m pytest -m "integration and not slow"
+
+test-all: test     ## that, and what takes minutes: the package on a booted Debian
+	$(BIN)/python -m pytest -m slow
+
+deb: setup         ## build the Debian package, dist/polcad_*.deb
+	@sh scripts/deb
 
 check: setup       ## formatting, lint, types, and the direction of imports
 	$(BIN)/ruff format --check .
@@ -37,4 +43,4 @@ clean:             ## remove what the other targets made
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup packages demo test check bench generate lock clean
+.PHONY: help setup packages demo test test-all deb check bench generate lock clean
