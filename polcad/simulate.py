@@ -156,7 +156,7 @@ def read_trace(path: Path) -> Trace:
         raise ConfigError(f"--trace {path}: it has no requests")
     columns = np.array(rows, dtype=np.float64).T
     try:
-        return Trace(columns[0] - columns[0][0], columns[1], columns[2])
+        return Trace(columns[0] - columns[0][0], columns[1], columns[2], start_t=float(columns[0][0]))
     except ConfigError as error:
         raise ConfigError(f"--trace {path}: {error}") from error
 

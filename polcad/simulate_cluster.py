@@ -23,7 +23,7 @@ import numpy as np
 from polcad.cluster.profiles import LLAMA2_70B_H100, Profile
 from polcad.errors import ConfigError
 from polcad.plugins import load
-from polcad.sim.asking import WEEKS, Excerpt, Recorded, Source, Week
+from polcad.sim.asking import WEEKS, Excerpt, Itself, Past, Recorded, Source, Typical, Week
 from polcad.sim.cluster import simulate
 from polcad.sim.cluster_model import ClusterModel, Limit, Span
 from polcad.sim.cluster_result import ClusterResult, carbon_kg
@@ -36,7 +36,7 @@ PEAK_UTIL = 0.40
 MARGINS = (0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)  # above the highest load; 30 % for what nobody foresees
 LATE_FRAC = 0.01  # of the requests, at most, where a fixed size is designed
 GPU_HOUR, KWH = 2.0, 0.10  # USD; assumed: only ratios of costs mean something
-PASTS = ("none", "itself")
+PASTS = ("none", "itself", *WEEKS)
 ROUTERS = "polcad.cluster_routers"
 WHAT_IF: dict[str, Callable[[Profile], Profile]] = {"compressed": Profile.compressed, "quicker": Profile.quicker}
 SHORTEST, IN_TURNS = "shortest-queue", "round-robin"
@@ -70,7 +70,7 @@ class ClusterOptions:
     margin_frac: float | None = None  # above the highest load, of a fixed size; None: what serves the busiest hour well
     router: str = SHORTEST
     what_if: tuple[str, ...] = ()  # of WHAT_IF
-    past: str = "none"  # of a trace: nothing, or "itself" on each day of the week before, but for noise
+    past: str = "none"  # of a trace: nothing, a week of "conv" or "code", or "itself" each day, but for noise
 
     def model(self) -> ClusterModel:
         """The cluster; ConfigError for options that mean nothing."""
@@ -84,6 +84,7 @@ class ClusterOptions:
         return ClusterModel(
             system=self.system,
             planner=system(profile).decide,
+            rescue=getattr(system, "rescue", None),
             source=self.source(profile),
             servers=self.servers,
             profile=profile,
@@ -114,10 +115,16 @@ class ClusterOptions:
         capacity_s = self.peak_util * self.servers
         if self.trace is not None:
             trace, most_s = read_trace(self.trace), self._length_s()
-            return Recorded.loading(trace, capacity_s, profile, self.seed, most_s=most_s, past=self.past == "itself")
+            past = self._past(trace.start_t)
+            return Recorded.loading(trace, capacity_s, profile, self.seed, most_s=most_s, past=past)
         if self.week not in WEEKS:
             raise ConfigError(f"--week {self.week}: it is none of {', '.join(WEEKS)}")
         return Week.loading(WEEKS[self.week], capacity_s, profile, self.seed, min(self._length_s(), WEEK_S))
+
+    def _past(self, start_t: float) -> Past | None:
+        if self.past in WEEKS:
+            return Typical(WEEKS[self.past], start_t, self.seed)
+        return Itself(self.seed) if self.past == "itself" else None
 
     def _length_s(self) -> float:
         if self.hours is None:
@@ -186,8 +193,9 @@ def summary(result: ClusterResult, wall_s: float, g_per_kwh: Floats | None = Non
         "dropped": result.dropped,
         "wall_s": wall_s,
         "energy_reconfig_kwh": result.energy_j["reconfiguration"] / 3.6e6,
-        "cost_usd": GPU_HOUR * result.gpu_s / HOUR_S + KWH * result.energy_kwh,
+        "cost_usd": GPU_HOUR * (result.gpu_s + result.unused_s) / HOUR_S + KWH * result.energy_kwh,
         "carbon_kg": None if g_per_kwh is None else carbon_kg(result.hours_j, g_per_kwh),
+        "energy_gpus_kwh": result.gpus_alone_j / 3.6e6,
     }
 
 

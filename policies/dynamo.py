@@ -7,13 +7,15 @@ every 5 s) takes the lowest-energy clock that keeps the objectives under the loa
 left out (`dynamo_options`), so the published systems are options of this one.
 
 What it answers when things go wrong, in each plan's `why`: more load than foreseen is met with the highest clock at
-once, and with more GPUs or another shape for that pool alone, once a minute; lost GPUs, or a budget that fell, with a
-new sizing at once; metrics that have stopped with what was planned last, at the highest clock. What a sizing concedes,
-`dynamo_cluster` tells; what becomes of single requests, `dynamo_rescue`.
+once, with another shape of the pool's GPUs, and, once a minute, with more GPUs for that pool alone, before the load is
+too much; lost GPUs, or a budget that fell, with a new sizing at once; metrics that have stopped with what was planned
+last, at the highest clock. What a sizing concedes, `dynamo_cluster` tells; what becomes of single requests,
+`dynamo_rescue`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 
 from polcad.cluster.nouns import ClusterView, Demand, PoolPlan
@@ -35,7 +37,7 @@ class Dynamo:
     def __init__(self, profile: Profile = LLAMA2_70B_H100, options: Options | None = None) -> None:
         self._profile, self._options = profile, options or Options()
         profile.degree(self._options.tensor_parallel)  # refused now rather than at the first plan
-        self._sized = Sized((), {})
+        self._sized = Sized.anew((), {})
         self._tables: dict[str, ClockTable] = {}
         self._cluster_t = self._pool_t = self._relief_t = -inf
         self._cap_frac = 1.0
@@ -47,13 +49,11 @@ class Dynamo:
             self._sized = size(self._profile, self._options, view, why)
             self._cluster_t = self._pool_t = view.t
             self._renew_tables(view)
-        elif not stale and (late := self._overloaded(view)) and view.t >= self._relief_t + _RELIEF_S:
-            self._sized = relieved(self._profile, self._options, view, self._sized, late)
-            self._relief_t = view.t
-            self._renew_tables(view)
+        elif not stale and (late := self._overloaded(view)):
+            self._relieve(view, late)
         elif view.t >= self._pool_t + self._options.pool_s and not stale:
-            self._reshape(view)
-            self._renew_tables(view)
+            self._pool_t = view.t
+            self._reshape(view, [plan.pool for plan in self._sized.plans])
         elif abs(view.cap_clock_frac - self._cap_frac) > _SAME_FRAC:
             self._renew_tables(view)
         return self._clocked(view, stale)
@@ -72,8 +72,7 @@ class Dynamo:
 
     def _misfit(self, view: ClusterView) -> str:
         """Why the last plans cannot stand; "" when they can."""
-        plans = self._sized.plans
-        gpus = sum(plan.instances * plan.shape.tensor_parallel for plan in plans)
+        plans, gpus = self._sized.plans, self._sized.gpus
         power_w = sum(plan.power_w for plan in plans)
         if not plans:
             return "first plan"
@@ -84,23 +83,30 @@ class Dynamo:
         return ""
 
     def _overloaded(self, view: ClusterView) -> list[str]:
-        """Pools whose planned instances do not keep the objectives under the load now, at any clock."""
-        if not self._options.instances:
-            return []
-        return [plan.pool for plan in self._sized.plans if not self._answers(view, plan, plan.instances)]
+        """Pools whose planned instances keep the objectives at no clock under the load now and some headroom."""
+        factor = 1.0 + self._options.headroom_frac
+        return [plan.pool for plan in self._sized.plans if not self._answers(view, plan, plan.instances / factor)]
 
-    def _answers(self, view: ClusterView, plan: PoolPlan, instances: int) -> bool:
-        return self._tables[plan.pool].answers(_requests_per_s(view, plan) / max(instances, 1))
+    def _answers(self, view: ClusterView, plan: PoolPlan, instances: float) -> bool:
+        return self._tables[plan.pool].answers(_requests_per_s(view, plan) / (instances or 1.0))
 
-    def _reshape(self, view: ClusterView) -> None:
+    def _relieve(self, view: ClusterView, late: Sequence[str]) -> None:
+        """Pools with too much load: another shape of the GPUs that they hold; once a minute, more GPUs."""
+        self._reshape(view, late)
+        late = self._overloaded(view)
+        if late and self._options.instances and view.t >= self._relief_t + _RELIEF_S:
+            self._sized = relieved(self._profile, self._options, view, self._sized, late)
+            self._relief_t = view.t
+            self._renew_tables(view)
+
+    def _reshape(self, view: ClusterView, pools: Sequence[str]) -> None:
         """The pool level."""
-        self._pool_t = view.t
         if self._options.shards:
             ends_t = self._cluster_t + self._options.cluster_s if self._options.instances else inf
             horizon_s = min(max(ends_t - view.t, 1.0), self._options.cluster_s)
-            reshaping = Reshaping(self._profile, self._options, view, self._sized.easing, horizon_s)
-            plans = reshaping.reshaped(self._sized.plans, self._sized.slo)
-            self._sized = Sized(plans, self._sized.slo, self._sized.easing)
+            reshaping = Reshaping(self._profile, self._options, view, horizon_s)
+            self._sized = reshaping.reshaped(self._sized, pools)
+            self._renew_tables(view)
 
     def _renew_tables(self, view: ClusterView) -> None:
         """For the plans' shapes, the requests of now, and the cap in force."""

@@ -33,12 +33,15 @@ class ClockTable:
         margin: float = 1.0,
         easing: float = 1.0,
     ) -> None:
-        """`margin`: of the objectives, what clocks may use; `easing`: times them, what still counts as in time."""
+        """`margin`: of the objectives, what clocks may use; `easing`: times them, what still counts as in time.
+
+        An objective that had to be eased for want of GPUs is still kept by the clock where it can be.
+        """
         mix, slos = served
         self.highest = highest_rate(profile, tensor_parallel, mix)
         rates = self.highest * np.linspace(0.0, 1.0, _LOADS) ** 2
         outcomes = Instance(profile, tensor_parallel, clocks_frac).under(mix, rates)
-        kept = outcomes.keep(slos, margin * easing)
+        kept = outcomes.keep(slos, margin)
         self.clocks_frac = np.asarray(clocks_frac, dtype=np.float64)
         self.power_w = outcomes.power_w  # a row a clock
         self._in_time: Flags = np.asarray(outcomes.keep(slos, easing).any(axis=0))

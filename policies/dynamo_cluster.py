@@ -6,7 +6,7 @@ first all objectives give way, step by step, then a part of the load is left out
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import floor, inf
 
@@ -22,16 +22,30 @@ _TRIES = ((1.0, 1.0), (2.0, 1.0), *((8.0, share) for share in (1.0, 0.8, 0.6, 0.
 
 @dataclass(frozen=True, slots=True)
 class Sized:
-    """Plans, and the objectives that they keep: `easing` times those asked for, eased further for single kinds."""
+    """Plans, and the objectives that they keep: `easing` times those asked for, eased further for single kinds.
+
+    `held`: by pool, what the cluster level gave it; the pool level may use less of it.
+    """
 
     plans: tuple[PoolPlan, ...]
     slo: Mapping[Kind, Slo]
-    easing: float = 1.0
+    easing: float
+    held: Mapping[str, PoolPlan]
+
+    @classmethod
+    def anew(cls, plans: tuple[PoolPlan, ...], slo: Mapping[Kind, Slo], easing: float = 1.0) -> Sized:
+        """Pools that use all that they hold."""
+        return cls(plans, slo, easing, {plan.pool: plan for plan in plans})
+
+    @property
+    def gpus(self) -> int:
+        """That pools hold."""
+        return sum(gpus_of(plan) for plan in self.held.values())
 
 
 def size(profile: Profile, options: Options, view: ClusterView, why: str) -> Sized:
     """Instances and shapes of all pools, for the peak ahead."""
-    demand = ready_for(options, view)
+    demand = ready_for(view, options.headroom_frac)
     asked = Asked(demand, view.slo, view.pools if options.instances else {}, blind=options.blind)
     slo, eased = Sizing(profile, options.bounds(profile, view, 1.0)).attainable(asked)
     groups = [KINDS] if options.blind else [(kind,) for kind in KINDS]
@@ -42,8 +56,8 @@ def size(profile: Profile, options: Options, view: ClusterView, why: str) -> Siz
         if chosen := sizing.choose(part, groups, merge_gpus):
             said = "; ".join([why, *_concessions(easing, share, eased)])
             chosen.sort(key=lambda way: KINDS.index(way.kinds[-1]))
-            return Sized(tuple(planned(each, said) for each in chosen), slo, easing)
-    return Sized((_last_resort(profile, options, view, asked, why),), slo, _TRIES[-1][0])
+            return Sized.anew(tuple(planned(each, said) for each in chosen), slo, easing)
+    return Sized.anew((_last_resort(profile, options, view, asked, why),), slo, _TRIES[-1][0])
 
 
 def relieved(profile: Profile, options: Options, view: ClusterView, sized: Sized, late: Container[str]) -> Sized:
@@ -54,22 +68,23 @@ def relieved(profile: Profile, options: Options, view: ClusterView, sized: Sized
     bounds = options.bounds(profile, view, sized.easing)
     if options.shards:
         bounds = replace(bounds, tensor_parallels=profile.tensor_parallels)
-    asked = Asked(ready_for(options, view), sized.slo, view.pools, blind=options.blind)
-    plans = {plan.pool: plan for plan in sized.plans}
+    asked = Asked(ready_for(view, options.reshape_headroom_frac), sized.slo, view.pools, blind=options.blind)
+    plans, held = {plan.pool: plan for plan in sized.plans}, dict(sized.held)
     for pool, plan in plans.items():
         if pool in late:
-            used = _gpus([plan])
-            left = replace(bounds, gpus=bounds.gpus - _gpus(plans.values()) + used)
+            used = gpus_of(held[pool])
+            left = replace(bounds, gpus=bounds.gpus - sum(map(gpus_of, held.values())) + used)
             most_w = bounds.power_w - sum(other.power_w for other in plans.values()) + plan.power_w
             found = Sizing(profile, left).candidates(asked, plan.kinds)
             ways = [way for way in found if way.gpus >= used and way.power_w <= most_w]
             if best := min(ways, key=lambda way: way.power_w + way.change_w, default=None):
-                plans[pool] = planned(best, "more load than foreseen")
-    return replace(sized, plans=tuple(plans.values()))
+                plans[pool] = held[pool] = planned(best, "more load than foreseen")
+    return replace(sized, plans=tuple(plans.values()), held=held)
 
 
-def _gpus(plans: Iterable[PoolPlan]) -> int:
-    return sum(plan.instances * plan.shape.tensor_parallel for plan in plans)
+def gpus_of(plan: PoolPlan) -> int:
+    """Of all its instances."""
+    return plan.instances * plan.shape.tensor_parallel
 
 
 def planned(way: Candidate, why: str) -> PoolPlan:
@@ -77,9 +92,9 @@ def planned(way: Candidate, why: str) -> PoolPlan:
     return PoolPlan(way.pool, way.kinds, way.instances, way.shape, way.demand, way.power_w, why)
 
 
-def ready_for(options: Options, view: ClusterView) -> dict[Kind, Demand]:
+def ready_for(view: ClusterView, headroom_frac: float) -> dict[Kind, Demand]:
     """Of each kind that is asked for, the peak ahead, or the load now and some headroom where that is higher."""
-    factor = 1.0 + options.headroom_frac
+    factor = 1.0 + headroom_frac
     both = {kind: (view.peak.get(kind, Demand()), view.demand.get(kind, Demand()).times(factor)) for kind in KINDS}
     largest = {kind: max(pair, key=lambda each: each.requests_per_s) for kind, pair in both.items()}
     return {kind: each for kind, each in largest.items() if each.requests_per_s > 0.0}

@@ -32,7 +32,7 @@ class DynamoHints:
         cluster_s: Annotated[float, Range(1.0, 86400.0)] = 1800.0,  # between two decisions on instances
         pool_s: Annotated[float, Range(1.0, 86400.0)] = 300.0,  # between two decisions on tensor parallelism
         slo_margin: Annotated[float, Range(0.01, 1.0)] = 1.0,  # of an objective, what plans may use
-        headroom_frac: Annotated[float, Range(0.0, 10.0)] = 0.15,  # above the load now, for the next seconds
+        headroom_frac: Annotated[float, Range(0.0, 10.0)] = 0.17,  # above the load now, for the next seconds
         merge_gpus: Annotated[int, Range(0, 1024)] = 8,  # a pool that needs no more may merge upwards
         payback_frac: Annotated[float, Range(0.01, 1.0)] = 0.7,  # of a change's saving that is counted on
         alpha: Annotated[float, Range(0.0, 1.0)] = 0.5,  # in routers' weights, what stalling prompts count for

@@ -24,7 +24,8 @@ class Options:
     cluster_s: float = 1800.0
     pool_s: float = 300.0
     slo_margin: float = 1.0  # of an objective, what plans may use: estimates are careful
-    headroom_frac: float = 0.15  # above the load now, for what the next seconds bring
+    headroom_frac: float = 0.17  # above the load now, for what the next seconds bring
+    reshape_headroom_frac: float = 0.3  # above the load now, for what comes until shapes are looked at again
     merge_gpus: int = 8  # a pool that needs no more may merge upwards
     payback_frac: float = 0.7  # of a change's saving that is counted on
     stale_after_s: float = 60.0

@@ -8,40 +8,11 @@ and each says why.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
 
 import numpy as np
 
-from polcad.places import Floats, Indices
-
-
-class Rung(StrEnum):
-    """What is done, from the mildest to the hardest."""
-
-    REORDER = "reorder"
-    FASTEST = "fastest"
-    MOVE = "move"
-    DROP = "drop"
-
-
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """The requests that wait at one instance, in the order in which they would be served."""
-
-    deadline_s: Floats  # of each first token, from now on; negative: overdue
-    work_s: Floats  # what each prompt takes at the clock in force
-    busy_s: float = 0.0  # until the instance is free
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One rung: whom it is about (places in the queue), where they go, and why."""
-
-    rung: Rung
-    requests: tuple[int, ...]
-    why: str
-    to: tuple[int, ...] = field(default=())  # of a move: the other instance of each, a place in `others`
+from polcad.cluster.waiting import Queue, Rung, Step
+from polcad.places import Indices
 
 
 def rescue(queue: Queue, speedup: float, others: Sequence[Queue]) -> list[Step]:

@@ -3,7 +3,7 @@
 A candidate is a whole number of instances of one shape for one pool, with the lowest-energy clock at which its share of
 the load keeps the objectives (TTFT and TBT of the slowest hundredth). HiGHS picks one for every kind:
 
-    minimise    sum of power + what changing costs
+    minimise    sum of power, of GPUs left over in servers too + what changing costs
     so that     each kind is served by one pool, the GPUs suffice, and the row's power does
 
 A pool may serve several kinds next to each other in size: an under-loaded one merges upwards into the next larger. The
@@ -127,7 +127,7 @@ class Sizing:
             small = {kinds[0] for kinds in groups if any(way.gpus <= merge_gpus for way in ways[kinds])}
             ways |= {kinds: self.candidates(asked, kinds) for kinds in _merged(small)}
         candidates = [way for kinds in ways for way in ways[kinds]]
-        chosen = _solve(candidates, self._bounds.gpus, self._bounds.power_w)
+        chosen = _solve(candidates, self._bounds, self._profile)
         return None if chosen is None else [candidates[place] for place in chosen]
 
     def candidates(self, asked: Asked, kinds: tuple[Kind, ...]) -> list[Candidate]:
@@ -135,16 +135,16 @@ class Sizing:
         mix, slos = asked.mix(kinds)
         found = [each for tp in self._instances for each in self._of_shape(kinds, mix, slos, tp)]
         costed = [self._with_change(each, asked.pools) for each in found]
-        return list(_undominated(costed))
+        return list(_undominated(costed, self._profile.unused_w))
 
-    def with_gpus(self, asked: Asked, kinds: tuple[Kind, ...], gpus: int) -> list[Candidate]:
-        """The ways to serve these kinds with just so many GPUs, one a degree of parallelism; none for nothing."""
+    def with_gpus(self, asked: Asked, kinds: tuple[Kind, ...], gpus: int, least: int) -> list[Candidate]:
+        """The ways to serve these kinds with no more GPUs and no fewer instances; none for nothing."""
         mix, slos = asked.mix(kinds)
         return [
             each
             for tp in self._instances
-            if mix and gpus and gpus % tp == 0
-            for each in self._evaluate(kinds, mix, slos, tp, np.array([gpus // tp]))
+            if mix
+            for each in self._evaluate(kinds, mix, slos, tp, _counts(least, gpus // tp))
         ]
 
     def _of_shape(
@@ -243,18 +243,24 @@ def _counts(least: int, most: int) -> Floats:
     return np.unique(np.round(np.geomspace(least, most, _COUNTS)))
 
 
-def _undominated(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
-    """Those that no other beats in GPUs, power and cost alike: by rising GPUs, power or cost must fall."""
+def _undominated(candidates: Sequence[Candidate], unused_w: float) -> Iterator[Candidate]:
+    """Those that no other beats in GPUs, power and cost alike: by rising GPUs, power or cost must fall.
+
+    A GPU that is used saves `unused_w` that it may draw else, so costs are counted above that.
+    """
     least_w = least_cost_w = inf
     for each in sorted(candidates, key=lambda one: (one.gpus, one.power_w + one.change_w)):
-        cost_w = each.power_w + each.change_w
+        cost_w = each.power_w + each.change_w - unused_w * each.gpus
         if each.power_w < least_w or cost_w < least_cost_w:
             least_w, least_cost_w = min(least_w, each.power_w), min(least_cost_w, cost_w)
             yield each
 
 
-def _solve(candidates: Sequence[Candidate], gpus: int, power_w: float) -> list[int] | None:
-    """The places of the candidates of least power and cost that serve each kind once; None where none fit."""
+def _solve(candidates: Sequence[Candidate], bounds: Bounds, profile: Profile) -> list[int] | None:
+    """The places of the candidates of least power and cost that serve each kind once; None where none fit.
+
+    Servers are the last unknown: as many as hold all GPUs, and those of them that are not used draw power too.
+    """
     from scipy.optimize import Bounds as Limits  # type: ignore[import-untyped]  # noqa: PLC0415  # no stubs; 0.3 s
     from scipy.optimize import LinearConstraint, milp  # noqa: PLC0415
     from scipy.sparse import csr_array  # type: ignore[import-untyped]  # noqa: PLC0415
@@ -262,17 +268,23 @@ def _solve(candidates: Sequence[Candidate], gpus: int, power_w: float) -> list[i
     served = np.array([[kind in each.kinds for each in candidates] for kind in KINDS], dtype=float)
     if not candidates or not served.any(axis=1).all():
         return None
-    needs = np.array([[each.gpus, each.power_w] for each in candidates], dtype=float).T
-    most = np.array([gpus, power_w])
+    served = np.column_stack([served, np.zeros(len(KINDS))])
+    gpus = np.array([*(each.gpus for each in candidates), 0.0])
+    spare = np.array([*-gpus[:-1], profile.server_gpus])  # GPUs that servers have beside those of candidates
+    power_w = np.array([*(each.power_w for each in candidates), 0.0]) + profile.unused_w * spare
+    change_w = np.array([*(each.change_w for each in candidates), 0.0])
+    most = np.array([bounds.gpus, bounds.power_w])
     scale = np.where(np.isfinite(most), 1.0 / np.maximum(most, 1.0), 0.0)  # both to 1: the solver's tolerances
+    servers = float(gpus.sum() / profile.server_gpus + 1)
     solved = milp(
-        np.array([each.power_w + each.change_w for each in candidates]) / 1000.0,
-        integrality=np.ones(len(candidates)),
-        bounds=Limits(0, 1),
+        (power_w + change_w) / 1000.0,
+        integrality=np.ones(len(gpus)),
+        bounds=Limits(0, [*np.ones(len(candidates)), servers]),
         constraints=[
             LinearConstraint(csr_array(served), 1, 1),
-            LinearConstraint(csr_array(needs * scale[:, None]), -inf, [1.0, 1.0 - _POWER_ROUNDING]),
+            LinearConstraint(csr_array(np.array([gpus, power_w]) * scale[:, None]), -inf, [1.0, 1.0 - _POWER_ROUNDING]),
+            LinearConstraint(csr_array(spare[None, :]), 0, inf),
         ],
         options={"mip_rel_gap": _REL_GAP, "time_limit": _SOLVER_S},
     )
-    return None if solved.x is None else [int(place) for place in np.flatnonzero(solved.x > 0.5)]  # noqa: PLR2004  # whole, but for rounding
+    return None if solved.x is None else [int(place) for place in np.flatnonzero(solved.x[:-1] > 0.5)]  # noqa: PLR2004  # whole, but for rounding

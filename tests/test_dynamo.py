@@ -7,11 +7,12 @@ import pytest
 
 from polcad.cluster.nouns import KINDS, PoolPlan, Running, Shape, Slo, name_of
 from polcad.cluster.profiles import LLAMA2_70B_H100
+from polcad.cluster.waiting import Queue, Rung, Step
 from polcad.errors import ConfigError
 from policies.dynamo import Dynamo
 from policies.dynamo_clocks import InstanceClocks
 from policies.dynamo_options import Options
-from policies.dynamo_rescue import Queue, Rung, Step, rescue
+from policies.dynamo_rescue import rescue
 from tests.cluster_views import SLO, demand_of, view_of
 
 P = LLAMA2_70B_H100
@@ -101,7 +102,35 @@ def test_a_reshape_is_planned_only_where_it_pays_back() -> None:
         planner.decide(view_of(1.0, 1.0))
         plans = planner.decide(view_of(1.0, 1.0, t=300.0))
         assert any(plan.shape.tensor_parallel < 8 for plan in plans) is reshapes
-        assert ("reshaped from TP8" in said(plans)) is reshapes
+        assert ("reshaped from 1 x TP8: saves" in said(plans)) is reshapes
+
+
+def test_a_pool_may_leave_gpus_unused_and_has_them_back_when_load_rises() -> None:
+    planner = Dynamo(P, SYSTEMS["scale-shards"])
+    before = gpus_of(planner.decide(view_of(8.0, 8.0)))
+    assert gpus_of(planner.decide(view_of(1.0, 8.0, t=300.0))) < before
+    risen = planner.decide(view_of(1000.0, 8.0, t=305.0))
+    assert gpus_of(risen) == before
+
+
+def test_relief_comes_before_the_load_is_too_much() -> None:
+    for rate in range(60, 120):
+        planner = Dynamo()
+        before = gpus_of(planner.decide(view_of(60.0, 60.0)))
+        plans = planner.decide(view_of(float(rate), 60.0, t=5.0))
+        if gpus_of(plans) > before:
+            break
+    assert "more load than foreseen" in said(plans)
+    assert "highest clock" not in said(plans)
+
+
+def test_gpus_left_over_in_servers_are_counted() -> None:
+    bare, dear = replace(P, gpu_bare_w=0.0, host_idle_w=0.0), replace(P, gpu_bare_w=2000.0, host_idle_w=0.0)
+    left = [
+        sum(-gpus_of(Dynamo(profile).decide(view_of(load, load))) % P.server_gpus for load in (2.0, 5.0, 9.0, 14.0))
+        for profile in (bare, dear)
+    ]
+    assert left[1] < left[0]
 
 
 def test_the_rows_power_is_never_passed_and_what_gives_way_is_said() -> None:

@@ -1,5 +1,6 @@
 """The simulated serving cluster: its kernel, its deployment, and what must hold whatever is planned. Plain Python."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from polcad.cluster.classes import Thresholds
 from polcad.cluster.nouns import KINDS, ClusterView, Demand, PoolPlan, Shape, Slo, name_of
 from polcad.cluster.profiles import LLAMA2_70B_H100 as PROFILE
+from polcad.cluster.waiting import Rescue, Rung, Step
 from polcad.errors import ConfigError
 from polcad.sim import serving
 from polcad.sim.asking import CODE, CONV, Asked, Excerpt, Kindness, Recorded, Week, service_s
@@ -21,7 +23,9 @@ from polcad.sim.cluster_result import ClusterResult, carbon_kg, quantile_s
 from polcad.sim.deployment import Deployment, slots_of
 from polcad.sim.engines import Engines
 from polcad.sim.profiles import Floats
+from polcad.sim.rescuing import Rescuing
 from polcad.simulate_cluster import ClusterOptions, read_intensity, summary
+from policies.dynamo_rescue import rescue as ladder
 
 SLO = dict.fromkeys(KINDS, Slo(2.0, 0.15))
 ROWS = st.lists(st.tuples(st.floats(0.0, 30.0), st.integers(1, 9000), st.integers(1, 300)), min_size=1, max_size=20)
@@ -202,6 +206,55 @@ def test_another_shape_is_made_of_the_gpus_that_are_there() -> None:
     assert deployment.changes["started"] == 1
 
 
+def test_a_pool_is_reshaped_on_each_of_its_servers_so_that_it_can_be_what_it_was() -> None:
+    _, deployment = deployed(servers=2, ll=(2, 8))
+    deployment.apply(5.0, [plan("ll", 2, Shape(4))])
+    assert deployment.census().unused == 8  # four on each
+    deployment.apply(6.0, [plan("ll", 2, Shape(8))])
+    assert deployment.running(6.0)["ll"].instances == 2
+    assert deployment.changes["started"] == 2
+
+
+def test_an_instance_in_a_hurry_runs_as_fast_as_it_may_until_the_next_plans() -> None:
+    _, deployment = deployed(ll=(1, 8))
+    slow = [plan("ll", 1, Shape(8, 0.6))]
+    deployment.apply(5.0, slow)
+    (slot,) = deployment.shapes
+    deployment.limit(5.0, {0: 0.9})
+    deployment.hurry(6.0, slot)
+    assert deployment.shapes[slot].clock_frac == 0.9
+    deployment.apply(10.0, slow)
+    assert deployment.shapes[slot].clock_frac == 0.6
+
+
+def crowded(rescue: Rescue | None) -> tuple[Engines, Counter[Rung]]:
+    """Two instances for two kinds; the first has a queue that makes its last ones late."""
+    engines, deployment = deployed(servers=2, sl=(1, 8), ll=(1, 8))
+    deployment.apply(0.0, [plan("sl", 1, Shape(8), range(3)), plan("ll", 1, Shape(8), range(3, 9))])
+    engines.take(asked([(0.0, 4000, 10)] * 9 + [(0.1, 300, 10)]), np.zeros((2, 10), np.int64))
+    engines.advance(1.0)
+    rescuing = Rescuing(rescue or (lambda *_: []), engines, deployment, PROFILE)
+    rescuing.tick(1.0)
+    engines.advance(60.0)
+    return engines, rescuing.done
+
+
+def test_a_rescue_makes_fewer_late_and_loses_none() -> None:
+    (left, _), (helped, done) = crowded(None), crowded(ladder)
+    assert set(done) == {Rung.REORDER, Rung.MOVE}
+    late = [int(engines.world.tally.late.sum()) for engines in (left, helped)]
+    assert late[1] < late[0]
+    assert [int(engines.world.tally.finished.sum()) for engines in (left, helped)] == [10, 10]
+
+
+def test_what_is_overdue_is_dropped_and_counted() -> None:
+    engines, done = crowded(
+        lambda queue, *_: [Step(Rung.REORDER, tuple(range(len(queue.work_s))), ""), Step(Rung.DROP, (0,), "overdue")]
+    )
+    assert done[Rung.DROP] == engines.dropped == 1
+    assert engines.under_way == 0
+
+
 def test_an_instance_too_many_serves_another_pool_before_one_is_started() -> None:
     _, deployment = deployed(sl=(2, 4), ll=(1, 4))
     both = [plan("sl", 1, Shape(4), range(3)), plan("ll", 2, Shape(4), range(3, 9))]
@@ -297,6 +350,7 @@ def test_cost_and_carbon_grow_in_a_straight_line(two_pools: ClusterResult) -> No
         energy_j={name: 2 * joules for name, joules in two_pools.energy_j.items()},
         hours_j=tuple(2 * joules for joules in two_pools.hours_j),
         gpu_s=2 * two_pools.gpu_s,
+        unused_s=2 * two_pools.unused_s,
     )
     clean = np.array([100.0])
     one, two = (summary(result, 0.0, clean) for result in (two_pools, twice))
@@ -390,6 +444,20 @@ def test_a_trace_is_repeated_to_the_load_and_its_past_is_like_it(tmp_path: Path)
     past = source.history().sum(axis=1).reshape(7, -1)
     assert past[:, :19].mean() == pytest.approx(wanted, rel=0.1)
     assert past[:, 30:].sum() == 0.0
+
+
+def test_a_typical_past_is_at_the_level_of_the_first_minutes_and_foresees_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "trace.csv"
+    at_s = np.concatenate([np.arange(0, 300, 3), np.arange(300, 600, 0.5)])  # six times the load after five minutes
+    stamps = [f"2023-11-16 18:{int(one) // 60:02}:{one % 60:04.1f},900,80" for one in at_s.tolist()]
+    path.write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *stamps]))
+    source = ClusterOptions("dynamo", 4, trace=path, past="conv").source(PROFILE)
+    early = float((source.chunk(0).arrive_s < 300.0).sum()) / 300.0
+    past = source.history().sum(axis=1)
+    assert len(past) == 7 * 1440
+    assert past[:5].mean() == pytest.approx(early)
+    assert past[-1440:-1400].mean() == pytest.approx(early, rel=0.2)  # a day before
+    assert past.max() < 3 * early
 
 
 def test_an_excerpt_is_the_busiest_hour_and_no_longer_than_its_source() -> None:

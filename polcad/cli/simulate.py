@@ -102,7 +102,8 @@ def cluster(
         typer.Option(help="Of a fixed size, above the highest load: .3; left out: .3, or what keeps the busiest hour."),
     ] = None,
     past: Annotated[
-        str, typer.Option(help="What forecasts of a trace have learnt: none, or itself (a past week like it, noisy).")
+        str,
+        typer.Option(help="What forecasts of a trace have learnt: none, a week of conv or code, or itself (a leak)."),
     ] = "none",
     profile: Annotated[Path | None, typer.Option(help="Your model on your GPU (TOML).")] = None,
     length_accuracy: Annotated[float, typer.Option(help="Share of output lengths that are guessed right.")] = 0.81,

@@ -49,15 +49,25 @@ class Slo:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Requests a second, and their mean lengths in tokens."""
+    """Requests a second, their lengths in tokens (means, and the ends that decide who is late), and how they clump."""
 
     requests_per_s: float = 0.0
     prompt_tokens: float = 0.0
     output_tokens: float = 0.0
+    long_prompt_tokens: float = 0.0  # 99 % are no longer; 0: not known
+    short_output_tokens: float = 0.0  # 90 % are no shorter; 0: not known
+    clump: float = 1.0  # variance over mean of the counts of seconds; 1: they come independently
 
     def times(self, factor: float) -> Demand:
         """So many times the requests, of the same lengths."""
-        return Demand(factor * self.requests_per_s, self.prompt_tokens, self.output_tokens)
+        return Demand(
+            factor * self.requests_per_s,
+            self.prompt_tokens,
+            self.output_tokens,
+            self.long_prompt_tokens,
+            self.short_output_tokens,
+            self.clump,
+        )
 
     def plus(self, other: Demand) -> Demand:
         """Both together."""
@@ -69,6 +79,9 @@ class Demand:
             rate,
             share * self.prompt_tokens + (1 - share) * other.prompt_tokens,
             share * self.output_tokens + (1 - share) * other.output_tokens,
+            max(self.long_prompt_tokens, other.long_prompt_tokens),
+            min(filter(None, (self.short_output_tokens, other.short_output_tokens)), default=0.0),
+            self.clump + other.clump - 1.0,  # kinds clump together: of a clump, each has its share
         )
 
 

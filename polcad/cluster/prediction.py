@@ -9,6 +9,7 @@ A forecaster that learns in lessons gets none here.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields, replace
 from math import exp
 
 import numpy as np
@@ -21,6 +22,7 @@ from polcad.ports import ForecasterMaker
 
 _UNITS = 1000.0  # to a request a second: forecasters count in watts, and resolve about a twentieth of one
 _LENGTHS_S = 3600.0  # over so long mean lengths are taken
+_KEPT = tuple(item.name for item in fields(Demand) if item.name != "requests_per_s")
 
 
 class Prediction:
@@ -59,7 +61,11 @@ class Prediction:
         bound = self._forecaster.upper(self._ahead_s, self._q) / _UNITS
         early = (1.0 + self._margin_frac) * np.maximum(self._highest, self._now)
         rates = np.maximum(np.where(np.isfinite(bound), bound, early), self._now).tolist()
-        return {kind: Demand(rate, *self._lengths.of(kind)) for kind, rate in zip(KINDS, rates, strict=True) if rate}
+        return {
+            kind: replace(self._lengths.of(kind), requests_per_s=rate)
+            for kind, rate in zip(KINDS, rates, strict=True)
+            if rate
+        }
 
     def _close(self, t: float) -> None:
         """Learn the step that ended."""
@@ -71,11 +77,11 @@ class Prediction:
 
 
 class _Lengths:
-    """Mean tokens of the prompts and outputs of each kind, of about the last hour."""
+    """What a `Demand` tells of each kind's requests beside their number, of about the last hour."""
 
     def __init__(self) -> None:
         self._requests = np.zeros(len(KINDS))
-        self._tokens: Floats = np.zeros((len(KINDS), 2))
+        self._tokens: Floats = np.zeros((len(KINDS), len(_KEPT)))
 
     def learn(self, lasted_s: float, demand: Mapping[Kind, Demand]) -> None:
         """Take a load that stood for `lasted_s`."""
@@ -86,12 +92,12 @@ class _Lengths:
             if (seen := demand.get(kind)) and seen.requests_per_s > 0.0:
                 requests = lasted_s * seen.requests_per_s
                 self._requests[place] += requests
-                self._tokens[place] += requests * seen.prompt_tokens, requests * seen.output_tokens
+                self._tokens[place] += [requests * getattr(seen, name) for name in _KEPT]
 
-    def of(self, kind: Kind) -> tuple[float, float]:
-        """Mean tokens of a prompt and of an output; one each where none was seen."""
+    def of(self, kind: Kind) -> Demand:
+        """No requests of these lengths; of one token each where none was seen."""
         place = KINDS.index(kind)
         if self._requests[place] <= 0.0:
-            return 1.0, 1.0
-        prompt, output = (self._tokens[place] / self._requests[place]).tolist()
-        return prompt, output
+            return Demand(0.0, 1.0, 1.0)
+        means = (self._tokens[place] / self._requests[place]).tolist()
+        return Demand(0.0, *means)

@@ -85,6 +85,8 @@ class Profile:
     start_s: NotNegative = 420.0  # a new instance: 6 to 8 minutes (DynamoLLM)
     reshape_s: NotNegative = 0.1  # other tensor parallelism: 50 to 100 ms optimised, 1 to 2 minutes naive (DynamoLLM)
     clock_s: NotNegative = 0.08  # another clock: 50 to 80 ms (DynamoLLM)
+    gpu_bare_w: NotNegative = 72.0  # a GPU without a model, in a server where others have one
+    server_gpus: Annotated[int, Range(1, 64)] = 8
     prompt_response: Response = field(default_factory=lambda: _measured(Role.PROMPT))
     token_responses: tuple[Response, ...] = _TOKEN_RESPONSES
     hypothetical: str = ""  # what was changed to ask what would be
@@ -171,6 +173,16 @@ class Profile:
     def idle_w(self, shape: Shape) -> float:
         """What the instance draws without a request, at any clock, W."""
         return shape.tensor_parallel * (self.gpu_idle_w + self.host_idle_w)
+
+    @property
+    def unused_w(self) -> float:
+        """What a GPU without a model draws in a server that is on, with its share of the server, W."""
+        return self.gpu_bare_w + self.host_idle_w
+
+    def gpus_alone_j(self, energy_j: float, gpu_s: float) -> float:
+        """Of what instances drew while they had GPUs for `gpu_s`: the GPUs' part, without their servers', J."""
+        per_w = self.host_load_w / (self.gpu_max_w - self.gpu_idle_w)  # of the host, for each watt of the GPU
+        return (energy_j - gpu_s * (self.host_idle_w - per_w * self.gpu_idle_w)) / (1.0 + per_w)
 
     def kv_tokens(self, tensor_parallel: int) -> float:
         """How many tokens of context it holds, of all requests together."""

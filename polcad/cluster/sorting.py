@@ -28,6 +28,8 @@ _KNOTS = (0.0, *LENGTH_QUANTILES, 1.0)
 class _Part(NamedTuple):
     share: float
     mean: float  # tokens
+    low: float  # of a tenth no more
+    high: float  # of a hundredth no fewer
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,12 @@ class _Spread:
         sums = np.bincount(places, self.tokens, minlength=len(Length))
         scale = self.mean / max(float(self.tokens.mean()), 1e-9)  # the mean is exact, what buckets tell is not
         means = scale * sums / np.maximum(counts, 1)
-        return [_Part(*pair) for pair in zip((counts / len(self.tokens)).tolist(), means.tolist(), strict=True)]
+        parts = (self.tokens[places == place] for place in range(len(Length)))
+        ends = [np.quantile(part, (0.1, 0.99)).tolist() if len(part) else (0.0, 0.0) for part in parts]
+        return [
+            _Part(count / len(self.tokens), mean, *end)
+            for count, mean, end in zip(counts.tolist(), means.tolist(), ends, strict=True)
+        ]
 
 
 class Sorter:
@@ -72,7 +79,13 @@ class Sorter:
         prompts = dict(zip(Length, prompt.parts(self.thresholds.prompt_tokens), strict=True))
         outputs = dict(zip(Length, output.parts(self.thresholds.output_tokens), strict=True))
         found = {
-            (first, last): Demand(prompts[first].share * outputs[last].share, prompts[first].mean, outputs[last].mean)
+            (first, last): Demand(
+                prompts[first].share * outputs[last].share,
+                prompts[first].mean,
+                outputs[last].mean,
+                prompts[first].high,
+                outputs[last].low,
+            )
             for first, last in served
             if prompts[first].share * outputs[last].share > 0.0
         }

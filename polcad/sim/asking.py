@@ -28,6 +28,8 @@ _DAYS, _WORKDAYS, _MINUTE_S, DAY_S = 7, 5, 60, 86_400
 _SAMPLES = 100_000
 _DAY_FRAC, _PAST_FRAC = 0.05, 0.10  # of a made-up past: deviations of days and of minutes; assumed
 _BUSY = 12  # chunks: two hours
+_MONDAY_T = 4 * DAY_S  # Unix time of the first Monday
+_LEVEL_S, _LEVEL_MINUTES = 300.0, 5  # of a recording, that its past is made to meet
 
 CODE_2024_HOURS = (
     *(0.87, 0.84, 0.79, 0.65, 0.52, 0.43, 0.37, 0.31, 0.29, 0.30, 0.32, 0.47),
@@ -184,12 +186,55 @@ class Week:
 
     def history(self) -> Floats:
         """The week before: minutes with noise of their own."""
+        sample = self.sample()
+        kinds = np.bincount(self.thresholds.places(sample.prompt, sample.output), minlength=len(KINDS))
+        past: Floats = np.outer(self.minutes(), kinds / len(sample.prompt))
+        return past
+
+    def minutes(self) -> Floats:
+        """Requests a second of each minute of another such week."""
         random, noise = np.random.default_rng((self.seed, 1 << 30)), self.kind.minute_frac
         per_s = self.expected(_MINUTE_S)
         per_s *= np.exp(random.normal(-(noise**2) / 2, noise, len(per_s)))
-        sample = self.sample()
-        kinds = np.bincount(self.thresholds.places(sample.prompt, sample.output), minlength=len(KINDS))
-        past: Floats = np.outer(per_s, kinds / len(sample.prompt))
+        return per_s
+
+
+class Past(Protocol):
+    """What is taken to have been asked in the week before a recording."""
+
+    def of(self, recorded: Recorded) -> Floats:
+        """Requests a second, a row a minute, a column a kind."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Itself:
+    """The same time of each day was as the recording, but for noise, by the day and by the minute: it is foreseen."""
+
+    seed: int
+
+    def of(self, recorded: Recorded) -> Floats:
+        """Seven such days."""
+        random, minutes = np.random.default_rng((self.seed, 1)), DAY_S // _MINUTE_S
+        day = recorded.rates(_MINUTE_S, DAY_S)
+        noise = random.normal(1.0, _DAY_FRAC, (_DAYS, 1)) * random.normal(1.0, _PAST_FRAC, (_DAYS, minutes))
+        past: Floats = np.maximum(noise, 0.0).reshape(-1, 1) * np.concatenate([day] * _DAYS)
+        return past
+
+
+@dataclass(frozen=True, slots=True)
+class Typical:
+    """A typical week of a service went before, at the level of the recording's first minutes: no more is foreseen."""
+
+    kind: Kindness
+    start_t: float  # Unix time of the recording
+    seed: int
+
+    def of(self, recorded: Recorded) -> Floats:
+        """The week up to the recording."""
+        start = round((self.start_t - _MONDAY_T) % WEEK_S) // _MINUTE_S
+        week = np.roll(Week(self.kind, 1.0, self.seed).minutes(), -start)
+        past: Floats = np.outer(week, recorded.rates(_LEVEL_S, _LEVEL_S)[0] / week[:_LEVEL_MINUTES].mean())
         return past
 
 
@@ -199,7 +244,7 @@ class Recorded:
 
     asked: Asked
     most_s: float = float("inf")  # the rest of it is left out
-    past_seed: int | None = None  # of a past that is made up of itself; None: it has none
+    past: Past | None = None
 
     @classmethod
     def of(cls, trace: Trace, copies: float, seed: int) -> Recorded:
@@ -220,13 +265,13 @@ class Recorded:
 
     @classmethod
     def loading(
-        cls, trace: Trace, capacity_s: float, profile: Profile, seed: int, *, most_s: float, past: bool
+        cls, trace: Trace, capacity_s: float, profile: Profile, seed: int, *, most_s: float, past: Past | None
     ) -> Recorded:
         """The trace, with as many requests as take `capacity_s` of the servers' time a second in its busiest chunk."""
         plain = cls.of(trace, 1.0, seed)
         busy = plain.counts().max() / min(CHUNK_S, plain.length_s)
         copies = capacity_s / service_s(profile, plain.asked.prompt, plain.asked.output) / busy
-        return cls(cls.of(trace, copies, seed).asked, most_s, seed if past else None)
+        return cls(cls.of(trace, copies, seed).asked, most_s, past)
 
     @property
     def length_s(self) -> float:
@@ -259,18 +304,17 @@ class Recorded:
         return self.asked
 
     def history(self) -> Floats:
-        """None; or the same time of each past day as this one but for noise, by the day and by the minute."""
-        if self.past_seed is None:
-            return np.zeros((0, len(KINDS)))
-        random, minutes = np.random.default_rng((self.past_seed, 1)), DAY_S // _MINUTE_S
-        first = self.asked.arrive_s < DAY_S
+        """As `past` has it."""
+        return np.zeros((0, len(KINDS))) if self.past is None else self.past.of(self)
+
+    def rates(self, span_s: float, until_s: float) -> Floats:
+        """Requests a second of each kind (columns) in each span (rows) of the first `until_s`."""
+        first, spans = self.asked.arrive_s < until_s, ceil(until_s / span_s)
         kinds = self.thresholds.places(self.asked.prompt[first], self.asked.output[first])
-        places = (self.asked.arrive_s[first] // _MINUTE_S).astype(np.int64) * len(KINDS) + kinds
-        counts = np.bincount(places, minlength=minutes * len(KINDS)).astype(np.float64)
-        day = counts.reshape(minutes, len(KINDS)) / _MINUTE_S
-        noise = random.normal(1.0, _DAY_FRAC, (_DAYS, 1)) * random.normal(1.0, _PAST_FRAC, (_DAYS, minutes))
-        past: Floats = np.maximum(noise, 0.0).reshape(-1, 1) * np.concatenate([day] * _DAYS)
-        return past
+        places = (self.asked.arrive_s[first] // span_s).astype(np.int64) * len(KINDS) + kinds
+        counts = np.bincount(places, minlength=spans * len(KINDS)).astype(np.float64)
+        result: Floats = counts.reshape(spans, len(KINDS)) / span_s
+        return result
 
 
 @dataclass(frozen=True, slots=True)

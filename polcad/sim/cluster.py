@@ -2,12 +2,13 @@
 
 Every `TICK_S` the planner is shown the load of the last minute and the peak that is forecast, as it would be live, and
 what it plans is carried out with all that this costs (`deployment`). Requests are served one by one (`serving`). Energy
-is that of instances with their share of their servers; a GPU that no instance uses draws nothing, as its server's share
-is somebody else's. The same model and seed give the same bytes.
+is that of all servers that have an instance, GPUs of theirs in no instance included; a server that has none is given
+back, and draws nothing. The same model and seed give the same bytes.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -16,15 +17,17 @@ import numpy as np
 from polcad.cluster.classes import NoisyLengths
 from polcad.cluster.nouns import KINDS, ClusterView, Demand, Kind, Length, Slo
 from polcad.cluster.prediction import Prediction
+from polcad.cluster.waiting import Rung
 from polcad.sim.asking import CHUNK_S, Asked
 from polcad.sim.cluster_model import TICK_S, ClusterModel, Span, objectives
-from polcad.sim.cluster_result import PHASE_NAMES, ClusterResult, Told, latencies, mean_s, names, quantile_s
+from polcad.sim.cluster_result import PHASE_NAMES, UNUSED, ClusterResult, Told, latencies, mean_s, names, quantile_s
 from polcad.sim.deployment import Deployment, slots_of
 from polcad.sim.engines import Engines, kinds_of
 from polcad.sim.members import members
-from polcad.sim.metering import LoadMeter, mean_demand, peak_demand
+from polcad.sim.metering import LoadMeter, ends_of, mean_demand, peak_demand
 from polcad.sim.profiles import Floats
 from polcad.sim.requests import Ints
+from polcad.sim.rescuing import Rescuing
 from polcad.sim.row import START_T
 from polcad.sim.sampling import Sampling
 from polcad.sim.serving import WAITING_MOST
@@ -50,7 +53,11 @@ class Cluster:
         plain = objectives(model.profile, self._thresholds, longest)
         self._slo = {k: Slo(model.slo_scale * s.ttft_s, model.slo_scale * s.tbt_s) for k, s in plain.items()}
         self._engines, self._deployment = self._built(model)
-        self._lengths, self._meter = NoisyLengths(model.accuracy, model.seed), LoadMeter(TICK_S)
+        self._lengths = NoisyLengths(model.accuracy, model.seed)
+        self._ends = ends_of(sample, NoisyLengths(model.accuracy, model.seed).guess(kinds_of(sample, self._thresholds)))
+        self._meter = LoadMeter(TICK_S, self._ends)
+        parts = (self._engines, self._deployment, model.profile)
+        self._rescuing = None if model.rescue is None else Rescuing(model.rescue, *parts)
         self._prediction = Prediction()
         self._known: dict[Kind, Demand] = {}  # the load, as last measured
         self._peak: dict[Kind, Demand] = {}
@@ -58,7 +65,7 @@ class Cluster:
         self._dropped = self._slow = 0
         self._said: dict[str, float] = {}  # what planners say, and when it was last told
         self._told: list[Told] = []
-        self._samples = Sampling(self._engines, self._deployment, model.seconds)
+        self._samples = Sampling(self._engines, self._deployment, model.seconds, model.profile.unused_w)
 
     def _built(self, model: ClusterModel) -> tuple[Engines, Deployment]:
         """The servers, without an instance."""
@@ -81,7 +88,7 @@ class Cluster:
         model, first = self._model, self._chunk(0)
         early = first[0].arrive_s < _FIRST_S
         asked = Asked(*(column[early] for column in (first[0].arrive_s, first[0].prompt, first[0].output)))
-        now = mean_demand(asked, first[1][1][early], min(_FIRST_S, model.seconds))
+        now = mean_demand(asked, first[1][1][early], min(_FIRST_S, model.seconds), self._ends)
         self._learn_history()
         self._prediction.observe(START_T - 60.0, now)
         self._known, self._peak = now, self._prediction.peak()
@@ -94,7 +101,7 @@ class Cluster:
         history, sample = self._model.source.history(), self._model.source.sample()
         if not len(history):
             return
-        lengths = mean_demand(sample, self._guess(kinds_of(sample, self._thresholds)), 1.0)
+        lengths = mean_demand(sample, self._guess(kinds_of(sample, self._thresholds)), 1.0, self._ends)
         for minute, rates in enumerate((history @ self._taken_for()).tolist()):
             load = {kind: replace(lengths[kind], requests_per_s=rates[KINDS.index(kind)]) for kind in lengths}
             self._prediction.observe(START_T + 60.0 * (minute - len(history)), load)
@@ -111,7 +118,7 @@ class Cluster:
         chunks = [self._chunk(index) for index in self._model.source.busy()]
         columns = zip(*((asked.arrive_s, asked.prompt, asked.output, kinds[1]) for asked, kinds in chunks), strict=True)
         arrive_s, prompt, output, guesses = (np.concatenate(column) for column in columns)
-        return peak_demand(Asked(arrive_s, prompt, output), guesses, _FIRST_S)
+        return peak_demand(Asked(arrive_s, prompt, output), guesses, _FIRST_S, self._ends)
 
     def _guess(self, kinds: Ints) -> Ints:
         return self._lengths.guess(kinds).astype(np.int64)
@@ -135,6 +142,7 @@ class Cluster:
         if tick:
             self._plan(t)
             self._weigh(t)
+            self._help(t)
         self._engines.advance(t + TICK_S)
         self._tell_dropped(t + TICK_S)
         self._meter.tick()
@@ -197,6 +205,17 @@ class Cluster:
         seen = members(self._engines, self._deployment.shapes, self._known)
         self._engines.weigh({int(name): weight for name, weight in weigher(START_T + t, seen).items()})
 
+    def _help(self, t: float) -> None:
+        """Let instances rescue what would be late; it is told when that makes requests move or drops them."""
+        if self._rescuing is None:
+            return
+        before = self._rescuing.done.copy()
+        self._rescuing.tick(t)
+        for rung, what in ((Rung.MOVE, "move to other instances"), (Rung.DROP, "are dropped, overdue")):
+            if (count := self._rescuing.done[rung] - before[rung]) and t - self._said.get(rung, -_AGAIN_S) >= _AGAIN_S:
+                self._said[rung] = t
+                self._tell(t, f"{count} requests {what}; {self._rescuing.done[rung]} so far")
+
     def _view(self, t: float) -> ClusterView:
         model = self._model
         return ClusterView(
@@ -213,7 +232,7 @@ class Cluster:
 
     def _tell_dropped(self, t: float) -> None:
         """How many so far; at most each half hour."""
-        dropped = self._engines.dropped
+        dropped = self._engines.dropped - (self._rescuing.done[Rung.DROP] if self._rescuing else 0)
         if dropped > self._dropped and t - self._said.get("dropped", -_AGAIN_S) >= _AGAIN_S:
             self._dropped, self._said["dropped"] = dropped, t
             self._tell(t, f"{dropped} requests dropped so far: {WAITING_MOST} wait already where they would be served")
@@ -240,19 +259,26 @@ class Cluster:
             finished=int(finished.sum()),
             under_way=self._engines.under_way,
             dropped=self._engines.dropped,
-            energy_j=dict(zip(PHASE_NAMES[1:], world.phase_j[1:].tolist(), strict=True)),
+            energy_j={**dict(zip(PHASE_NAMES[1:], world.phase_j[1:].tolist(), strict=True)), UNUSED: samples.unused_j},
             hours_j=samples.hours_j(),
             gpu_s=samples.gpu_s,
+            unused_s=samples.unused_s,
+            gpus_alone_j=model.profile.gpus_alone_j(self._engines.energy_j(), samples.gpu_s)
+            + samples.unused_s * model.profile.gpu_bare_w,
             instance_s=samples.instance_s,
             all=total,
             latency_mean_s=mean_s(whole),
             latency_p99_s=quantile_s(whole, 0.99) or 0.0,
             kinds=each,
             slo=dict(zip(names(), (self._slo[kind] for kind in KINDS), strict=True)),
-            changes=dict(sorted(self._deployment.changes.items())),
+            changes=dict(sorted(self._changes().items())),
             series=samples.series,
             told=tuple(self._told),
         )
+
+    def _changes(self) -> Counter[str]:
+        rescued = {} if self._rescuing is None else self._rescuing.done
+        return self._deployment.changes + Counter({f"rescue: {rung}": count for rung, count in rescued.items()})
 
     def _overdue(self) -> Ints:
         """By kind, requests whose first token is already too late when the time is over."""

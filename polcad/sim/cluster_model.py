@@ -10,6 +10,7 @@ from polcad.cluster.classes import Thresholds
 from polcad.cluster.nouns import KINDS, ClusterView, Demand, Kind, Length, Member, PoolPlan, Slo
 from polcad.cluster.profiles import LLAMA2_70B_H100, Profile, isolated_slo
 from polcad.cluster.split import Design
+from polcad.cluster.waiting import Rescue
 from polcad.errors import ConfigError
 from polcad.sim.asking import Source
 
@@ -88,6 +89,7 @@ class ClusterModel:
     power_budget_w: float | None = None
     margin_frac: float = 0.3  # above the highest load, of a fixed size
     in_turns: bool = False  # requests are dealt in turns, not to the instance that has least work
+    rescue: Rescue | None = None  # of requests that would be late
     weigher: Weigher | None = None  # whose shares those turns follow; None: even ones
     design: Design | None = None  # of Splitwise: its machines stand, and nothing is planned
 

@@ -13,6 +13,7 @@ from polcad.sim.requests import Ints
 from polcad.sim.serving import LEAST_S, PER_E
 
 PHASE_NAMES = ("off", "idle", "prompt", "tokens", "reconfiguration")
+UNUSED = "unused GPUs"  # in servers where others are used
 
 
 @dataclass(slots=True)
@@ -64,7 +65,9 @@ class ClusterResult:
     dropped: int  # nobody had room for them to wait
     energy_j: Mapping[str, float]  # by phase
     hours_j: tuple[float, ...]  # energy by the hour
-    gpu_s: float
+    gpu_s: float  # of GPUs in instances
+    unused_s: float  # of GPUs in none, in servers that have one
+    gpus_alone_j: float  # of the energy, what GPUs drew without the rest of their servers
     instance_s: float
     all: Latencies
     latency_mean_s: float  # from arrival to the last token
@@ -77,12 +80,12 @@ class ClusterResult:
 
     @property
     def energy_kwh(self) -> float:
-        """Of all instances, their share of the servers included, kWh."""
+        """Of all servers that have an instance, kWh."""
         return sum(self.energy_j.values()) / 3.6e6
 
     @property
     def gpus_mean(self) -> float:
-        """GPUs that are not switched off."""
+        """GPUs in instances."""
         return self.gpu_s / self.length_s
 
 

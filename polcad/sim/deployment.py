@@ -10,8 +10,9 @@ served its kinds before help it; a pool that has nobody is served by the next la
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from polcad.cluster.nouns import KINDS, Kind, PoolPlan, Running, Shape, name_of
 from polcad.cluster.profiles import Profile
@@ -34,6 +35,16 @@ class Instance:
     draining: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Census:
+    """What is there at one moment."""
+
+    gpus: int  # of instances
+    unused: int  # GPUs of none, in servers that have one
+    instances: int  # that serve or start
+    clock_frac: float  # mean over `gpus`; 1 where there are none
+
+
 class Deployment:
     """The instances of a cluster; times are seconds since the start, and never go back."""
 
@@ -52,20 +63,15 @@ class Deployment:
     @property
     def gpus(self) -> int:
         """In use."""
-        return sum(one.shape.tensor_parallel for one in self._instances.values())
+        return _gpus(self._instances.values())
 
-    @property
-    def clock_frac(self) -> float:
-        """Mean over the GPUs in use; 1 where none is."""
-        gpus = [(one.shape.tensor_parallel, one.shape.clock_frac) for one in self._instances.values()]
-        return (
-            sum(number * clock for number, clock in gpus) / max(1, sum(number for number, _ in gpus)) if gpus else 1.0
-        )
-
-    @property
-    def instances(self) -> int:
-        """That serve or start."""
-        return len(self._instances)
+    def census(self) -> Census:
+        """What is there."""
+        instances = self._instances.values()
+        gpus = _gpus(instances)
+        clocks = sum(one.shape.tensor_parallel * one.shape.clock_frac for one in instances)
+        unused = SERVER_GPUS * len({one.server for one in instances}) - gpus
+        return Census(gpus, unused, len(instances), clocks / gpus if gpus else 1.0)
 
     @property
     def shapes(self) -> Mapping[int, Shape]:
@@ -114,6 +120,16 @@ class Deployment:
         """Let servers run no faster than so much of the maximum clock, whatever is planned; others as fast as it is."""
         self._limit_frac = [limits_frac.get(server, 1.0) for server in range(len(self._room))]
         self._set_clocks(t)
+
+    def limit_frac(self, slot: int) -> float:
+        """How fast an instance may run."""
+        return self._limit_frac[self._instances[slot].server]
+
+    def hurry(self, t: float, slot: int) -> None:
+        """Let an instance run as fast as it may, until plans are carried out again."""
+        one, clock_frac = self._instances[slot], self.limit_frac(slot)
+        if one.ready_s <= t and one.shape.clock_frac != clock_frac:
+            self._set_clock(t, one, clock_frac)
 
     def restore(self, t: float) -> None:
         """Lost servers are back, empty."""
@@ -172,22 +188,32 @@ class Deployment:
 
     def _reshape(self, t: float, pool: str, lack: dict[str, int], spare: list[Instance]) -> list[Instance]:
         """Make other shapes of what nobody wants; the instances that are gone by that."""
-        shape, gone = self._plans[pool].shape, list[Instance]()
-        warm = 0  # GPUs that were given up and not used again, on the server looked at
-        for server in sorted({one.server for one in spare}):
-            here = sorted((one for one in spare if one.server == server), key=lambda one: -one.ready_s)
-            while lack[pool] and self._free(server) + _gpus(here) >= shape.tensor_parallel and (warm or here):
-                while self._free(server) < shape.tensor_parallel or not warm:
-                    one = here.pop()
-                    spare.remove(one)
-                    del self._instances[one.slot]
-                    gone.append(one)
-                    warm += one.shape.tensor_parallel
-                warm = max(0, warm - shape.tensor_parallel)
-                self._put(t, server, pool, self._profile.reshape_s)
-                self.changes["reshaped"] += 1
-                lack[pool] -= 1
-            warm = 0
+        gone, servers = list[Instance](), sorted({one.server for one in spare})
+        for place, server in enumerate(servers):  # as many on each, so that each can be what it was again
+            gone += self._reshape_at(t, server, pool, lack, spare, ceil(lack[pool] / (len(servers) - place)))
+        for server in servers:
+            gone += self._reshape_at(t, server, pool, lack, spare, lack[pool])
+        return gone
+
+    def _reshape_at(
+        self, t: float, server: int, pool: str, lack: dict[str, int], spare: list[Instance], most: int
+    ) -> list[Instance]:
+        """Make up to `most` instances of what is spare on a server."""
+        gpus, gone = self._plans[pool].shape.tensor_parallel, list[Instance]()
+        here = sorted((one for one in spare if one.server == server), key=lambda one: -one.ready_s)
+        warm = 0  # GPUs that were given up and not used again
+        while most and self._free(server) + _gpus(here) >= gpus and (warm or here):
+            while self._free(server) < gpus or not warm:
+                one = here.pop()
+                spare.remove(one)
+                del self._instances[one.slot]
+                gone.append(one)
+                warm += one.shape.tensor_parallel
+            warm = max(0, warm - gpus)
+            self._put(t, server, pool, self._profile.reshape_s)
+            self.changes["reshaped"] += 1
+            lack[pool] -= 1
+            most -= 1
         return gone
 
     def _start(self, t: float, lack: dict[str, int], start_s: float) -> None:
@@ -286,14 +312,16 @@ class Deployment:
             if plan is None or one.ready_s > t:
                 continue
             clock_frac = min(plan.shape.clock_frac, self._limit_frac[one.server])
-            if one.shape.clock_frac == clock_frac:
-                continue
-            one.shape = Shape(one.shape.tensor_parallel, clock_frac)
-            self._engines.retime(one.slot, t, one.shape, self._profile.clock_s)
-            self.changes["clock set"] += 1
+            if one.shape.clock_frac != clock_frac:
+                self._set_clock(t, one, clock_frac)
+
+    def _set_clock(self, t: float, one: Instance, clock_frac: float) -> None:
+        one.shape = Shape(one.shape.tensor_parallel, clock_frac)
+        self._engines.retime(one.slot, t, one.shape, self._profile.clock_s)
+        self.changes["clock set"] += 1
 
 
-def _gpus(instances: Sequence[Instance]) -> int:
+def _gpus(instances: Iterable[Instance]) -> int:
     return sum(one.shape.tensor_parallel for one in instances)
 
 

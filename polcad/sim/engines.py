@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,53 @@ class Engines:
         """Deal what waited while nobody served."""
         if self.world.instances[self._lobby].waiting:
             serving.evict(self._lobby, t, False, True, self.world)
+
+    def crowded(self, tokens: float) -> list[int]:
+        """Who has more than so many tokens of prompts waiting."""
+        waits = self.world.instances.waiting_tokens[self.world.members] > tokens
+        return sorted(set(self.world.members[waits].tolist()) - {self._lobby})
+
+    def idlest(self, n: int) -> list[int]:
+        """So many of those who serve, those with least to read first."""
+        members = np.array(sorted(set(self.world.members.tolist()) - {self._lobby}), np.int64)
+        instances = self.world.instances
+        work = instances.waiting_tokens[members] + instances.reading_tokens[members]
+        idlest: list[int] = members[np.argsort(work, kind="stable")[:n]].tolist()
+        return idlest
+
+    def waiting(self, r: int) -> list[int]:
+        """The requests that wait at an instance, by their slots, in order."""
+        found, q = list[int](), int(self.world.instances[r].first)
+        for _ in range(int(self.world.instances[r].waiting)):
+            found.append(q)
+            q = int(self.world.requests[q].next)
+        return found
+
+    def queue(self, r: int, t: float) -> tuple[Floats, Floats, float]:
+        """Of those that wait: s left to the objective of their first token, and tokens; when the first may begin, s."""
+        one = self.world.instances[r]
+        waits: serving.Records = self.world.requests[self.waiting(r)]  # type: ignore[assignment]  # numpy keeps the kind
+        left_s = waits.arrive_s + self.world.tally.ttft_slo_s[waits.guess] - t
+        busy_s = max(0.0, float(one.until_s) - t) if one.phase == serving.PROMPT else 0.0
+        return np.where(np.isnan(waits.first_s), left_s, np.inf), waits.to_read.astype(np.float64), busy_s
+
+    def requeue(self, r: int, waiting: Sequence[int]) -> None:
+        """Only these wait at an instance, in this order."""
+        one, requests = self.world.instances[r], self.world.requests
+        for q, behind in pairwise([*waiting, -1]):
+            requests[q].next = behind
+        one.first, one.last = (waiting[0], waiting[-1]) if waiting else (-1, -1)
+        one.waiting, one.waiting_tokens = len(waiting), float(requests.to_read[list(waiting)].sum())
+
+    def enqueue(self, r: int, q: int, t: float) -> None:
+        """Let a request wait at an instance."""
+        serving.run(r, t, self.world)
+        serving.enqueue(r, q, t, self.world)
+
+    def drop(self, q: int) -> None:
+        """Forget a request that waits nowhere."""
+        self.world.tally.dropped[self.world.requests[q].kind] += 1
+        serving.let_go(q, self.world)
 
     def busy(self, r: int) -> bool:
         """Whether an instance has any request."""

@@ -180,6 +180,7 @@ class Trace:
     output_tokens: Floats
     peak_util: Annotated[float, Known("of a server's time", "as of Load")] = 0.35
     high_share: Annotated[float, Known("of the servers", "assumed")] = 0.5
+    start_t: float = 0.0  # Unix time of its first request
 
     def __post_init__(self) -> None:
         """Refuse a trace that cannot be played."""

@@ -20,12 +20,12 @@ _MOST_SAMPLES = 2016  # every five minutes of a week
 class Sampling:
     """Series and integrals of a run."""
 
-    def __init__(self, engines: Engines, deployment: Deployment, seconds: int) -> None:
-        self._engines, self._deployment = engines, deployment
+    def __init__(self, engines: Engines, deployment: Deployment, seconds: int, unused_w: float) -> None:
+        self._engines, self._deployment, self._unused_w = engines, deployment, unused_w
         wide = max(_SAMPLE_S, seconds / _MOST_SAMPLES)
         self._ticks = ceil(wide / TICK_S)
         self.series = Series()
-        self.gpu_s = self.instance_s = 0.0
+        self.gpu_s = self.unused_s = self.instance_s = 0.0  # of GPUs in instances, of those beside them, of instances
         self._sums = np.zeros(3)  # GPUs, instances, clocks
         self._count, self._energy_j = 0, 0.0
         self._ended, self._late = 0, 0
@@ -34,25 +34,33 @@ class Sampling:
 
     def tick(self, end_s: float) -> None:
         """A tick has ended."""
-        deployment = self._deployment
-        gpus, instances = deployment.gpus, deployment.instances
-        self.gpu_s += gpus * TICK_S
-        self.instance_s += instances * TICK_S
-        self._sums += gpus, instances, deployment.clock_frac
+        there = self._deployment.census()
+        self.gpu_s += there.gpus * TICK_S
+        self.unused_s += there.unused * TICK_S
+        self.instance_s += there.instances * TICK_S
+        self._sums += there.gpus, there.instances, there.clock_frac
         self._count += 1
         if end_s % HOUR_S == 0:
-            self._hours.append(self._engines.energy_j())
+            self._hours.append(self._drawn_j())
         if self._count == self._ticks:
             self._sample(end_s)
 
     def hours_j(self) -> tuple[float, ...]:
         """Energy by the hour; the last may be a part of one."""
-        ends = [*self._hours, self._engines.energy_j()]
+        ends = [*self._hours, self._drawn_j()]
         return tuple(np.diff(ends, prepend=0.0).tolist())
+
+    @property
+    def unused_j(self) -> float:
+        """What GPUs in no instance drew, in servers that have one."""
+        return self.unused_s * self._unused_w
+
+    def _drawn_j(self) -> float:
+        return self._engines.energy_j() + self.unused_j
 
     def _sample(self, end_s: float) -> None:
         series, world, span_s = self.series, self._engines.world, self._count * TICK_S
-        energy_j, ended, late = self._engines.energy_j(), int(world.tally.finished.sum()), int(world.tally.late.sum())
+        energy_j, ended, late = self._drawn_j(), int(world.tally.finished.sum()), int(world.tally.late.sum())
         ttft, tbt = world.ttft.sum(axis=0), world.tbt.sum(axis=0)
         gpus, instances, clock = (self._sums / self._count).tolist()
         series.at_s.append(end_s)
