@@ -309,7 +309,7 @@ def _domain_fields(t: float, domain: DomainStatus) -> Fields:
 
 
 def _loop_fields(status: RowStatus, loop: LoopFigures) -> Fields:
-    counted = {name: status.counters[name] for name in COUNTERS if name in status.counters}
+    counted = {name: status.counters.get(name, 0) for name in COUNTERS}
     return _known(
         {
             "nodes": status.nodes,

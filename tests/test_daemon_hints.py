@@ -174,7 +174,7 @@ def test_metrics_tell_what_holds_in_base_units_and_nothing_else() -> None:
     assert kind.startswith("text/plain; version=")
     assert open_kind.startswith("application/openmetrics-text")
     samples = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-    assert {name: value for name, value in samples.items() if "hint" in name} == {
+    assert {name: value for name, value in samples.items() if name.startswith("polcad_hint_")} == {
         f'polcad_hint_{name}{{pool="sm",row="row"}}': value
         for name, value in {
             "instances": "3.0",

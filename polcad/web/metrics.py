@@ -1,7 +1,8 @@
 """What a daemon tells Prometheus, by the table in `polcad.web.families`.
 
 A hint that has expired is told no more, so a scaler that would follow it finds nothing, and falls back. So it is with a
-row whose loop does not tick, as while the broker is gone: old figures would look like new ones.
+row whose loop does not tick, as while the broker is gone: old figures would look like new ones. Counters are told from
+zero on: Prometheus sees no first step of one that begins at 1.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
-from polcad.model import ClassStatus, DomainStatus, Event, Hint, NodeColumns, RowStatus
+from polcad.model import ClassStatus, DomainStatus, Event, EventKind, Hint, NodeColumns, RowStatus, Why
 from polcad.points import LoopFigures
 from polcad.ports import SinkCounts
 from polcad.web.book import Book
@@ -69,8 +71,8 @@ class Scene:
         book.add_each("", row, _of_row(status, ticked.loop))
         for name, (_, _, most_s) in spans(self.loop_s).items():
             book.add(f"polcad_{name}_max_seconds", row, most_s)
-        for counter in COUNTER_NAMES.keys() & status.counters.keys():
-            book.add(f"polcad_{COUNTER_NAMES[counter]}_total", row, status.counters[counter])
+        for counter, name in COUNTER_NAMES.items():
+            book.add(f"polcad_{name}_total", row, status.counters.get(counter, 0))
         for group in status.classes:
             book.add_each("class_", (*row, group.priority.value, group.role.value), _of_class(group))
         self._add_domains(book, ticked)
@@ -84,10 +86,11 @@ class Scene:
             for name, frac in ticked.status.thresholds.items():
                 book.add("polcad_domain_threshold_watts", (*labels, name), frac * domain.budget_w)
         active = {(domain.scope, rule.why) for domain in ticked.status.domains for rule in domain.rules}
-        for (scope, why), total_s in ticked.loop.causes_s.items():
-            caused = (self.row, scope, why.value)
-            book.add("polcad_domain_cause_active", caused, (scope, why) in active)
-            book.add("polcad_domain_cause_seconds_total", caused, total_s)
+        for scope, why in ticked.loop.causes_s:
+            book.add("polcad_domain_cause_active", (self.row, scope, why.value), (scope, why) in active)
+        for domain, why in product(ticked.status.domains, Why):
+            total_s = ticked.loop.causes_s.get((domain.scope, why), 0.0)
+            book.add("polcad_domain_cause_seconds_total", (self.row, domain.scope, why.value), total_s)
         _add_spans(book, "domain", (((self.row, scope), each) for scope, each in spans(self.domains_w).items()))
 
 
@@ -97,7 +100,7 @@ class Metrics:
     def __init__(self, row: str, window_s: float) -> None:
         self._row, self._window_s = row, window_s
         self._ticked: Ticked | None = None
-        self._events: Counter[str] = Counter()
+        self._events: Counter[str] = Counter(dict.fromkeys(EventKind, 0))
         self._domains_w: Window[str] = Window(window_s)
         self._nodes_w: Window[_Node] = Window(window_s)
         self._loop_s: Window[str] = Window(window_s)
