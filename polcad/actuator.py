@@ -26,7 +26,9 @@ from polcad.config import ActuatorSpec, Config
 from polcad.devices.bounded import BoundedDevice, read_bounds
 from polcad.errors import ConfigError, PolcadError, UnavailableError, WireError
 from polcad.follower import Follower, build_collector, build_device, rest
+from polcad.model import Plan
 from polcad.ports import Closable
+from polcad.wire import Address
 
 _LOG = logging.getLogger(__name__)
 _PERIOD_S = 5.0  # between two looks of its own; an agent asks for more
@@ -35,12 +37,20 @@ _PEER = struct.Struct("3i")  # pid, uid, gid
 
 
 class Actuator:
-    """Serves the socket, and keeps the GPUs where the lease wants them. `users` are the user ids that may speak."""
+    """Serves the socket, and keeps the GPUs where the lease wants them. `users` are the user ids that may speak.
+
+    With `believe`, plans are taken only as they were heard, and only if it makes a plan of them: a stolen agent can
+    then hand over nothing that the daemon has not signed.
+    """
 
     def __init__(
-        self, follower: Follower, users: frozenset[int], monotonic: Callable[[], float] = time.monotonic
+        self,
+        follower: Follower,
+        users: frozenset[int],
+        monotonic: Callable[[], float] = time.monotonic,
+        believe: Callable[[bytes], Plan] | None = None,
     ) -> None:
-        self._follower, self._users, self._monotonic = follower, users, monotonic
+        self._follower, self._users, self._monotonic, self._believe = follower, users, monotonic, believe
         self._speakers: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
         self._complaints = Complaints(_LOG)
 
@@ -103,8 +113,9 @@ class Actuator:
         try:
             if request.placement is not None:
                 await follower.place(request.placement)
-            if request.plan is not None:
-                await follower.offer(request.plan, self._monotonic() - request.age_s)
+            plan = self._plan(request)
+            if plan is not None:
+                await follower.offer(plan, self._monotonic() - request.age_s)
             if request.settle:
                 followed = await follower.settle()
                 in_force, obedience = followed.in_force, followed.obedience
@@ -112,6 +123,19 @@ class Actuator:
             refusal = str(error)[:1024]
         left_s = max(0.0, follower.remaining_s())
         return Answer(refusal, follower.wake.is_set(), left_s, in_force, obedience)
+
+    def _plan(self, request: Request) -> Plan | None:
+        if self._believe and request.heard:
+            return self._believe(request.heard.encode())
+        if request.heard or (self._believe and request.plan is not None):
+            raise WireError("agent and actuator do not agree whether plans are signed: mend [signing] for both")
+        return request.plan
+
+
+def believer(config: Config) -> Callable[[bytes], Plan] | None:
+    """What makes a plan of a signed payload; None where signatures are not asked for. ConfigError for bad keys."""
+    trust, topic = config.signing.trust(), Address(config.site.name, config.agent.row, "plan").topic
+    return None if trust is None else lambda payload: trust.plan(topic, payload, time.time())
 
 
 def users_of(spec: ActuatorSpec) -> frozenset[int]:
@@ -158,13 +182,13 @@ async def run(config: Config) -> None:
     spec, setting = config.actuator, config.setting
     if not spec.socket:
         raise ConfigError("actuator.socket is not set: the agent sets the GPUs itself. Name the socket for both")
-    users, bounds = users_of(spec), read_bounds(Path(spec.bounds))
+    users, bounds, believe = users_of(spec), read_bounds(Path(spec.bounds)), believer(config)
     with alone(Path(spec.state_dir)):
         collector = build_collector(setting)
         try:
             follower = Follower(setting, BoundedDevice(build_device(setting, collector), bounds))
             with listening_at(Path(spec.socket)) as listening:
-                await Actuator(follower, users).run(listening)
+                await Actuator(follower, users, believe=believe).run(listening)
         finally:
             if isinstance(collector, Closable):
                 collector.close()

@@ -29,9 +29,10 @@ class ActuatorClient:
         self._placement: NodePlacement | None = None  # None: not heard of yet, the actuator's own counts
         self._ends = float("-inf")
 
-    async def offer(self, plan: Plan, t: float) -> None:
-        """Hand the plan on, with its age."""
-        await self._ask(Request(plan, max(0.0, self._monotonic() - t), self._placement))
+    async def offer(self, plan: Plan, t: float, signed: bytes = b"") -> None:
+        """Hand the plan on, with its age; a signed one as it was heard."""
+        age_s = max(0.0, self._monotonic() - t)
+        await self._ask(Request(None if signed else plan, signed.decode(), age_s, self._placement))
 
     async def place(self, placement: NodePlacement) -> None:
         """Hand the placement on, and keep it."""

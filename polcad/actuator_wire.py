@@ -27,6 +27,7 @@ class Request:
     """What the agent wants: a plan followed, a placement known, the GPUs settled and told; None and False: nothing."""
 
     plan: Plan | None = None
+    heard: Annotated[str, Text(MAX_PAYLOAD_BYTES)] = ""  # the plan as the broker carried it, instead: it is signed
     age_s: Span = 0.0  # how long ago the agent heard the plan: its lease is shorter by that
     placement: NodePlacement | None = None
     settle: bool = False

@@ -99,9 +99,11 @@ class Agent:
         if isinstance(noun, Plan):
             if message.retain:
                 raise WireError(f"{address.topic}: a plan is never retained; somebody planted this one")
-            if self._trust and not noun.shadow:  # a shadow's plan is nobody's to follow, signed or not
+            if noun.shadow:  # nobody's to follow, signed or not
+                return
+            if self._trust:
                 self._trust.check(message.topic, message.payload, noun.t, time.time())
-            await self._follower.offer(noun, received.t)
+            await self._follower.offer(noun, received.t, message.payload if self._trust else b"")
         elif address.kind == "placement":
             await self._follower.place(noun or NodePlacement(self._node))
 

@@ -45,8 +45,11 @@ class PlanFollower(Protocol):
 
     wake: asyncio.Event  # set when something else is wanted than was settled last
 
-    async def offer(self, plan: Plan, t: float) -> None:
-        """Follow a plan heard at monotonic time `t`; WireError, with the reason, when it is refused."""
+    async def offer(self, plan: Plan, t: float, signed: bytes = b"") -> None:
+        """Follow a plan heard at monotonic time `t`; WireError, with the reason, when it is refused.
+
+        `signed` is its payload where whoever sets the GPUs is to check the signature too.
+        """
         ...
 
     async def place(self, placement: NodePlacement) -> None:
@@ -118,8 +121,9 @@ class Follower:
         self._turn = asyncio.Lock()
         self._complaints = Complaints(_LOG)
 
-    async def offer(self, plan: Plan, t: float) -> None:
-        """Follow a plan; the GPUs are set by the next settling."""
+    async def offer(self, plan: Plan, t: float, signed: bytes = b"") -> None:
+        """Follow a plan, whose signature was checked; the GPUs are set by the next settling."""
+        del signed
         before = self._wanted()
         refusal = self._lease.offer(plan, t)
         if refusal:

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from polcad.errors import ConfigError, WireError
-from polcad.model import Range
+from polcad.model import Plan, Range
 from polcad.secret_files import FilePath, read_secret
-from polcad.wire import Message
+from polcad.wire import Message, decode
 
 FIELD = "signature"
 _SIGNED = re.compile(rb',"signature":"([A-Za-z0-9+/]{86}==)"\}')
@@ -65,9 +65,21 @@ class Trust:
     public_keys: tuple[bytes, ...]
     max_age_s: float
 
+    def plan(self, topic: str, payload: bytes, now_t: float) -> Plan:
+        """The plan in a payload that nobody has looked at yet; WireError unless it is to be followed."""
+        verify(topic, payload, self.public_keys)
+        _, noun = decode(Message(topic, payload))
+        if not isinstance(noun, Plan):
+            raise WireError(f"{topic}: not a plan")
+        self._check_age(topic, noun.t, now_t)
+        return noun
+
     def check(self, topic: str, payload: bytes, said_t: float, now_t: float) -> None:
         """WireError unless a trusted key signed this payload, which says `said_t`, about now (Unix time, s)."""
         verify(topic, payload, self.public_keys)
+        self._check_age(topic, said_t, now_t)
+
+    def _check_age(self, topic: str, said_t: float, now_t: float) -> None:
         if abs(now_t - said_t) > self.max_age_s:
             raise WireError(
                 f"{topic}: by this clock it was signed {now_t - said_t:.0f} s ago, and {self.max_age_s:g} s are let "

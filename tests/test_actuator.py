@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -10,18 +11,21 @@ from pathlib import Path
 
 import pytest
 
-from polcad.actuator import Actuator, alone, listening_at, users_of
+from polcad.actuator import Actuator, alone, believer, listening_at, users_of
 from polcad.actuator_client import ActuatorClient
 from polcad.actuator_wire import ANSWERS, MAX_FRAME_BYTES, Answer, Request, framed, receive
 from polcad.agent import Agent, unknown
 from polcad.broker_spec import BrokerSpec
-from polcad.config import ActuatorSpec, AgentSpec
+from polcad.config import ActuatorSpec, AgentSpec, Config
 from polcad.devices.bounded import BoundedDevice, Bounds, read_bounds
 from polcad.errors import ConfigError, UnavailableError, WireError
 from polcad.follower import Follower, Memory, build_collector, build_device
 from polcad.model import InForce, LeaseState, NodePlacement, Outcome, Placement, Plan, Priority, Rule, Setpoint, Why
+from polcad.pki import make_plan_key
 from polcad.ports import Collector
+from polcad.signing import SigningSpec
 from polcad.testing_brokers import free_port
+from polcad.wire import Address, encode
 from tests.waiting import eventually
 
 LOW, SAFE = Setpoint(0.8), Setpoint(0.7)
@@ -71,7 +75,11 @@ def spec_of(folder: Path) -> AgentSpec:
 
 @asynccontextmanager
 async def actuator(
-    folder: Path, users: frozenset[int] = ME, bounds: Bounds = NO_BOUNDS, clock: Hands | None = None
+    folder: Path,
+    users: frozenset[int] = ME,
+    bounds: Bounds = NO_BOUNDS,
+    clock: Hands | None = None,
+    believe: Callable[[bytes], Plan] | None = None,
 ) -> AsyncIterator[Node]:
     """A running actuator."""
     spec, clock = spec_of(folder), clock or Hands()
@@ -79,7 +87,7 @@ async def actuator(
     follower = Follower(spec, BoundedDevice(build_device(spec, gpus), bounds), clock)
     client = ActuatorClient(str(folder / "a.sock"), 5.0, clock)
     with listening_at(folder / "a.sock") as listening:
-        running = asyncio.create_task(Actuator(follower, users, clock).run(listening))
+        running = asyncio.create_task(Actuator(follower, users, clock, believe).run(listening))
         try:
             yield Node(folder, follower, gpus, clock, client)
         finally:
@@ -364,3 +372,34 @@ def test_root_and_the_named_user_may_speak() -> None:
     assert users_of(ActuatorSpec(user="daemon")) == {0, 1}
     with pytest.raises(ConfigError, match="no such user"):
         users_of(ActuatorSpec(user="nobody-here"))
+
+
+def test_where_plans_are_signed_a_stolen_agent_can_hand_over_nothing_of_its_own(tmp_path: Path) -> None:
+    private, public = make_plan_key(tmp_path / "pki", "row")
+    config = Config(agent=spec_of(tmp_path), signing=SigningSpec(str(private), str(public)))
+    signer, believe = config.signing.signer(), believer(config)
+    assert signer is not None
+    now = replace(PLAN, t=time.time())
+    signed = signer.signed(encode(Address("site", "row", "plan"), now)).payload
+
+    async def scenario() -> None:
+        async with actuator(tmp_path, believe=believe) as node:
+            forged = signed.replace(b'"seq":1', b'"seq":7')
+            old = signer.signed(encode(Address("site", "row", "plan"), replace(PLAN, t=time.time() - 999.0))).payload
+            for payload, reason in (
+                (b"", "do not agree whether plans are signed"),
+                (forged, "no key that is trusted"),
+                (old, "replayed, or a clock is wrong"),
+            ):
+                with pytest.raises(WireError, match=reason):
+                    await node.client.offer(replace(now, seq=7), node.clock.t, payload)
+            assert node.client.remaining_s() == 0.0
+            await node.client.offer(now, node.clock.t, signed)
+            await eventually(lambda: node.clocks() == {0.8})
+            assert node.client.remaining_s() == 60.0
+
+    asyncio.run(scenario())
+
+
+def test_without_keys_an_actuator_takes_plans_as_they_are() -> None:
+    assert believer(Config()) is None
