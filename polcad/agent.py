@@ -11,14 +11,17 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from importlib.metadata import version
+from math import isfinite
 from random import Random
 
 from polcad import plugins, service
 from polcad.actuator_client import ActuatorClient
+from polcad.agent_facts import AgentFacts
 from polcad.backlog import Received
 from polcad.broker_spec import BrokerSpec
 from polcad.clock import SteadyClock
@@ -29,6 +32,7 @@ from polcad.follower import Followed, Follower, PlanFollower, build_collector, b
 from polcad.model import InForce, NodePlacement, NodeState, Outcome, Plan, Telemetry
 from polcad.mqtt import Link, Presence
 from polcad.ports import Closable, Collector, Releasable
+from polcad.pulse import STALLED_S, Pulse
 from polcad.signing import Trust
 from polcad.wire import Address, decode, encode
 
@@ -39,7 +43,10 @@ _NOTE = 512  # longest detail
 
 
 class Agent:
-    """One node. `monotonic` stamps what is heard; `trust`: whose signed plans alone are followed."""
+    """One node. `monotonic` stamps what is heard; `trust`: whose signed plans alone are followed.
+
+    `told`, where set, is given each message that goes out, and how long its cycle took (s).
+    """
 
     def __init__(  # noqa: PLR0913  # each is another part of the configuration, or made of one
         self,
@@ -58,6 +65,10 @@ class Agent:
         self._boot_id = uuid.uuid4().hex[:16]
         self._seq = 0
         self._uuids: tuple[str, ...] = ()
+        self.told: Callable[[Telemetry, float], None] = _nobody
+        self._last: Telemetry | None = None
+        self._followed_s = monotonic()
+        self._pulse = Pulse(monotonic)
         self._complaints = Complaints(_LOG)
         self._to = {
             kind: Address(site, spec.row, kind, spec.rack, self._node) for kind in ("telemetry", "state", "placement")
@@ -104,6 +115,7 @@ class Agent:
             if self._trust:
                 self._trust.check(message.topic, message.payload, noun.t, time.time())
             await self._follower.offer(noun, received.t, message.payload if self._trust else b"")
+            self._followed_s = received.t
         elif address.kind == "placement":
             await self._follower.place(noun or NodePlacement(self._node))
 
@@ -115,13 +127,14 @@ class Agent:
             except PolcadError as error:
                 self._complaints.add("gpus", str(error), self._monotonic())
             service.alive(f"{self._seq} messages, broker {'up' if self._link.connected else 'not reached'}")
+            self._pulse.beat()
             now_s = self._monotonic()
             if now_s >= next_s:
                 next_s += self._spec.period_s * (1 + (now_s - next_s) // self._spec.period_s)
             await rest(self._follower, next_s - now_s)
 
     async def _cycle(self, reads: ThreadPoolExecutor) -> None:
-        loop, t = asyncio.get_running_loop(), self._clock.now()
+        loop, t, start_s = asyncio.get_running_loop(), self._clock.now(), self._monotonic()
         if not self._uuids:  # not known yet
             self._uuids = (await loop.run_in_executor(reads, self._collector.read, t)).gpus.uuid
         followed = await self._settled()
@@ -140,6 +153,22 @@ class Agent:
             dropped=self._link.counters.dropped_out,
         )
         self._link.send(encode(self._to["telemetry"], telemetry))
+        self._last = telemetry
+        self.told(telemetry, self._monotonic() - start_s)
+
+    def facts(self) -> AgentFacts:
+        """What the agent knows of itself now."""
+        counters, left_s = self._link.counters, self._follower.remaining_s()
+        return AgentFacts(
+            last=self._last,
+            connected=self._link.connected,
+            stalled=self._pulse.stalled(STALLED_S + 2 * self._spec.period_s),
+            complaints=self._complaints.total,
+            dropped=counters.dropped_out,
+            reconnects=counters.reconnects,
+            lease_left_s=left_s if isfinite(left_s) else None,
+            plan_age_s=self._monotonic() - self._followed_s if isfinite(left_s) else None,
+        )
 
     async def _settled(self) -> Followed:
         """What came of settling; where nobody settles, power is told all the same, and that nothing is known."""
@@ -148,6 +177,10 @@ class Agent:
         except PolcadError as error:
             self._complaints.add("gpus", str(error), self._monotonic())
             return Followed(unknown(self._uuids, str(error)), None)
+
+
+def _nobody(_: Telemetry, __: float) -> None:
+    """Nobody watches."""
 
 
 def aligned(force: InForce, uuids: tuple[str, ...]) -> InForce:
@@ -200,6 +233,21 @@ def release(config: Config) -> InForce:
             collector.close()
 
 
+@asynccontextmanager
+async def _watched(agent: Agent, spec: AgentSpec) -> AsyncIterator[None]:
+    """Tell machines of the agent while the context lasts, where the configuration asks for it; ConfigError."""
+    if spec.web is None:
+        yield
+        return
+    from polcad.agent_vitals import AgentVitals, exposed  # noqa: PLC0415  # 14 MiB for those who ask for it
+
+    vitals = AgentVitals(spec, spec.web.window_s, agent.facts)
+    agent.told = vitals.told
+    async with exposed(vitals, spec.web, "agent.web") as url:
+        _LOG.info("node %s: its metrics are at %smetrics", spec.node_name, url)
+        yield
+
+
 async def run(config: Config) -> None:
     """The agent that a configuration describes, until cancelled; ConfigError, UnavailableError."""
     spec, socket, trust = config.agent, config.actuator.socket, config.signing.trust()
@@ -210,7 +258,9 @@ async def run(config: Config) -> None:
     else:
         collector, follower = build_parts(spec)
     try:
-        await Agent(spec, config.site.name, config.broker, collector, follower, trust=trust).run()
+        agent = Agent(spec, config.site.name, config.broker, collector, follower, trust=trust)
+        async with _watched(agent, spec):
+            await agent.run()
     finally:
         if isinstance(collector, Closable):
             collector.close()

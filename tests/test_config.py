@@ -23,7 +23,9 @@ from polcad.errors import ConfigError
 from polcad.lease import Fail
 from polcad.model import Priority, Range
 from polcad.ports import Forecaster
+from polcad.sinks.influxdb import InfluxDb
 from polcad.spec import ForecastSpec
+from polcad.web.spec import AgentWebSpec
 from policies.polca import Polca
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -383,7 +385,9 @@ def test_the_example_shows_the_defaults(write: Write) -> None:
     quiet, loud = load([write(example_text())], {}), load([write(uncommented(example_text()))], {})
 
     assert loud.broker == replace(quiet.broker, tls=TlsSpec())
-    assert (loud.row, loud.agent, loud.web, loud.log) == (quiet.row, quiet.agent, quiet.web, quiet.log)
+    assert loud.agent == replace(quiet.agent, web=AgentWebSpec())
+    assert (dict(quiet.sinks), dict(loud.sinks)) == ({}, {"influxdb": InfluxDb()})
+    assert (loud.row, loud.web, loud.log) == (quiet.row, quiet.web, quiet.log)
     assert (loud.policy_name, loud.forecast) == (quiet.policy_name, quiet.forecast)
     assert (loud.hints, loud.hint_policy, loud.load) == (quiet.hints, None, quiet.load)
 

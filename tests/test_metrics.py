@@ -49,7 +49,7 @@ def test_a_window_tells_all_of_its_time_and_little_more(steps: list[tuple[float,
         told.append((t, value))
     low, mean, high = spans(window.parts())["row"]
     inside = [value for when, value in told if when > t - 12.0]
-    nearby = [value for when, value in told if when > t - 12.0 - 2 * 12.0 / PARTS - 3.0]
+    nearby = [value for when, value in told if when > t - 12.0 - 2 * 12.0 / PARTS]
     assert low <= min(inside)
     assert high >= max(inside)
     assert low in nearby

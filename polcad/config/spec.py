@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from polcad.lease import Fail
 from polcad.model import Items, Name, Range, Text
+from polcad.web.spec import AgentWebSpec
 
 
 class Level(StrEnum):
@@ -51,6 +52,7 @@ class AgentSpec:
     gpu_deadline_s: Annotated[float, Range(0.01, 60.0)] = 0.5  # a GPU that takes longer to answer is missing
     state_dir: Annotated[str, Text(4096)] = "/var/lib/polcad"  # the last plan is kept here, for a restart in silence
     fail: Fail = Fail.SAFE  # at the lease's end: fail-safe setpoint, stay, or go free (uncounted by the daemon)
+    web: AgentWebSpec | None = None
 
     @property
     def node_name(self) -> str:

@@ -9,20 +9,18 @@ the page stands what a program shows machines (`polcad.web.vitals`).
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from polcad.errors import ConfigError
 from polcad.web.board import Board
+from polcad.web.listening import is_loopback, listening, strangers_refused
 from polcad.web.spec import WebSpec
 from polcad.web.vitals import Vitals, Watched
 
@@ -57,7 +55,7 @@ class Server:
 
     def application(self) -> web.Application:
         """The routes."""
-        app = web.Application(middlewares=[self._refuse_strangers])
+        app = web.Application(middlewares=[strangers_refused()] if self.local else [])
         app.on_response_prepare.append(_secure)
         app.on_shutdown.append(self._end_streams)
         for path, file in _FILES.items():
@@ -66,12 +64,6 @@ class Server:
         app.router.add_get("/api/stream", self._stream)
         app.router.add_routes(Vitals(self.watched).routes() if self.watched else ())
         return app
-
-    @web.middleware
-    async def _refuse_strangers(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if self.local and not is_loopback(_hostname(request.host)):
-            raise web.HTTPForbidden(text=f"This page is not known as {request.host!r}.\n")
-        return await handler(request)
 
     async def _snapshot(self, _: web.Request) -> web.Response:
         return web.Response(body=msgspec.json.encode(self.board.since(0)), content_type="application/json")
@@ -128,38 +120,8 @@ class Server:
 async def serve(board: Board, spec: WebSpec, watched: Watched | None = None) -> AsyncIterator[str]:
     """Serve the board while the context lasts; gives the page's URL. ConfigError when the address cannot be had."""
     app = Server(board, local=is_loopback(spec.host), watched=watched).application()
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
-    await runner.setup()
-    try:
-        await _bind(runner, spec)
-        host, port = runner.addresses[0][:2]
-        yield f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
-    finally:
-        await runner.cleanup()
-
-
-async def _bind(runner: web.AppRunner, spec: WebSpec) -> None:
-    try:
-        await web.TCPSite(runner, spec.host, spec.port).start()
-    except OSError as error:
-        where = f"web.host={spec.host!r}, web.port={spec.port}"
-        raise ConfigError(f"{where} cannot be had ({error.strerror}): name another, or port 0 for any") from None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address means this machine alone."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
-def _hostname(host: str) -> str:
-    """The name in a Host header, without the port; "" when it makes no sense."""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
+    async with listening(app, spec, "web") as url:
+        yield url
 
 
 def _file(path: str) -> Handler:

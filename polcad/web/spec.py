@@ -1,4 +1,4 @@
-"""Where the live page is served."""
+"""Where the live page, and what machines may ask, are served."""
 
 from __future__ import annotations
 
@@ -14,6 +14,13 @@ class WebSpec:
 
     host: Annotated[str, Text(255)] = "127.0.0.1"
     port: Annotated[int, Range(0, 65535)] = 8642  # 0: any free port
-    window_s: Annotated[float, Range(1.0, 3600.0)] = (
-        60.0  # that min and max at /metrics cover; not less than a scrape's interval
-    )
+    window_s: Annotated[float, Range(1.0, 3600.0)] = 60.0  # of min and max at /metrics; your slowest scraper's interval
+
+
+@dataclass(frozen=True, slots=True)
+class AgentWebSpec:
+    """Where the agent tells /metrics, /healthz and /readyz; without this table it listens nowhere. It has no login."""
+
+    host: Annotated[str, Text(255)] = "127.0.0.1"
+    port: Annotated[int, Range(0, 65535)] = 8643  # 0: any free port
+    window_s: Annotated[float, Range(1.0, 3600.0)] = 60.0  # of min and max at /metrics; your slowest scraper's interval

@@ -7,12 +7,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 from aiohttp import web
 
 from polcad.web.book import Book
+from polcad.web.listening import Place, is_loopback, listening, strangers_refused
 
 _UNAVAILABLE = 503
 
@@ -67,6 +69,15 @@ class Vitals:
 
     async def _readyz(self, _: web.Request) -> web.Response:
         return _answer(self._watched.unready())
+
+
+@asynccontextmanager
+async def exposed(watched: Watched, place: Place, section: str) -> AsyncIterator[str]:
+    """Serve a program's vitals alone while the context lasts; gives the URL, or ConfigError as `listening` does."""
+    app = web.Application(middlewares=[strangers_refused()] if is_loopback(place.host) else [])
+    app.add_routes(Vitals(watched).routes())
+    async with listening(app, place, section) as url:
+        yield url
 
 
 def _answer(reasons: Sequence[str]) -> web.Response:

@@ -22,8 +22,8 @@ class Window(Generic[K]):
     """Series by key, over at least the last `span_s` of the times that are given."""
 
     def __init__(self, span_s: float) -> None:
-        self._part_s = span_s / PARTS
-        self._closed: deque[_Part[K]] = deque(maxlen=PARTS)
+        self._span_s, self._part_s = span_s, span_s / PARTS
+        self._closed: deque[tuple[float, _Part[K]]] = deque(maxlen=PARTS + 1)  # with the end of each
         self._open: _Part[K] = {}
         self._ends_t = float("-inf")
 
@@ -37,15 +37,15 @@ class Window(Generic[K]):
             part[key] = (min(low, value), max(high, value), total + value, n + 1)
 
     def _close(self, t: float) -> None:
-        if t - self._ends_t >= self._part_s * PARTS:  # nothing was told for a whole window
-            self._closed.clear()
-        else:
-            self._closed.append(self._open)
+        """Begin a new part, and forget those that ended before the window."""
+        self._closed.append((self._ends_t, self._open))
+        while self._closed and self._closed[0][0] <= t - self._span_s:
+            self._closed.popleft()
         self._open, self._ends_t = {}, t + self._part_s
 
     def parts(self) -> Parts[K]:
         """What is known now, for `spans` in any thread."""
-        return (*self._closed, dict(self._open))
+        return (*(part for _, part in self._closed), dict(self._open))
 
 
 def spans(parts: Iterable[_Part[K]]) -> dict[K, tuple[float, float, float]]:
