@@ -1,7 +1,7 @@
 """A broker inside this process, for the demo and for tests: amqtt on 127.0.0.1, nothing kept on disk.
 
 It speaks MQTT 3.1.1 only, takes some tens of milliseconds to reach a hundred clients, and greets a new one with what is
-retained for the subscriptions of others too. A real row runs Mosquitto (docs/broker).
+retained for the subscriptions of others too. A real row runs Mosquitto (docs/security.md).
 """
 
 from __future__ import annotations

@@ -21,7 +21,6 @@ cafile {etc}/polcad/ca.crt
 certfile {etc}/polcad/broker.crt
 keyfile {etc}/polcad/broker.key
 crlfile {etc}/polcad/ca.crl
-tls_version tlsv1.2
 require_certificate true
 use_identity_as_username true
 

@@ -22,7 +22,10 @@ def path_of(written: str, key: str, environ: Mapping[str, str] = os.environ) -> 
         return Path(written)
     folder = environ.get(CREDENTIALS_VARIABLE)
     if not folder:
-        raise ConfigError(f"{key}={written!r}: there are no credentials: write LoadCredential= in the service's unit")
+        raise ConfigError(
+            f"{key}={written!r}: {CREDENTIALS_VARIABLE} is not set: systemd sets it by LoadCredential= in the unit; "
+            "by hand, as root, it is mostly /etc/credstore"
+        )
     return Path(folder) / written.removeprefix(CREDENTIAL)
 
 
