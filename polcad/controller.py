@@ -312,6 +312,10 @@ class Controller:
         self._lay_out_rules()
         return {self._fleet.specs[slot].name for slot in np.flatnonzero(looser(self._fleet).any(axis=1))}
 
+    def pool_clocks_frac(self) -> dict[str, float]:
+        """By the pool that GPUs are placed in, the mean clock in force on those that report one."""
+        return self._fleet.pool_clocks_frac()
+
     def nodes(self) -> NodeColumns:
         """Every node, in columns."""
         return node_columns(self._fleet)

@@ -154,7 +154,8 @@ class Daemon:
             await self._link.wait_connected()
             t = self._clock.now()
             cap_clock_frac = clock_under(self.controller.strictest)
-            for said in await self._hinting.step(t, self._row.budget_w, cap_clock_frac):
+            clocks_frac = self.controller.pool_clocks_frac()
+            for said in await self._hinting.step(t, self._row.budget_w, cap_clock_frac, clocks_frac):
                 await (self.apply(said) if isinstance(said, Event) else self._keep_hint(said))
             await self._clock.sleep_until(t + self._hinting.period_s)
 

@@ -157,6 +157,16 @@ class Fleet:
         """The node's placement."""
         return self._placements[slot]
 
+    def pool_clocks_frac(self) -> dict[str, float]:
+        """By the pool that GPUs are placed in, the mean clock in force on those that report one."""
+        clocks: dict[str, list[float]] = {}
+        for slot, (placement, last) in enumerate(zip(self._placements, self._last, strict=True)):
+            uuids = last.reading.gpus.uuid if last is not None else ()
+            for place, uuid in enumerate(uuids):
+                if (pool := placement.of(uuid).pool) and np.isfinite(self.clock_frac[slot, place]):
+                    clocks.setdefault(pool, []).append(float(self.clock_frac[slot, place]))
+        return {pool: sum(each) / len(each) for pool, each in clocks.items()}
+
     def place(self, placement: NodePlacement) -> None:
         """Take a node's placement; that of a node not known yet is kept until it speaks."""
         slot = self.slots.get(placement.node)

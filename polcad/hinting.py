@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from polcad.backlog import Received
@@ -41,10 +42,12 @@ class Hinting:
         else:
             self.desk.hear(received.t, noun)
 
-    async def step(self, t: float, power_budget_w: float, cap_clock_frac: float) -> list[Said]:
-        """What is to be said at `t`."""
+    async def step(
+        self, t: float, power_budget_w: float, cap_clock_frac: float, clocks_frac: Mapping[str, float]
+    ) -> list[Said]:
+        """What is to be said at `t`; `clocks_frac`: by pool, the clock in force, where it is known."""
         said = self.desk.look(t)
-        view = self.desk.question(t, power_budget_w, cap_clock_frac)
+        view = self.desk.question(t, power_budget_w, cap_clock_frac, clocks_frac)
         if view is None:
             if stale := self.desk.stale():
                 self.complaints.add("hints", stale, t)

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from polcad.cluster.loads import Loads, Sight
-from polcad.cluster.nouns import KINDS, ClusterView, Demand, Kind, Member, PoolPlan, Shape, Slo
+from polcad.cluster.nouns import KINDS, ClusterView, Demand, Kind, Member, PoolPlan, Running, Shape, Slo
 from polcad.cluster.ports import Estimating, HintPolicy
 from polcad.cluster.prediction import Prediction
 from polcad.cluster.sorting import Sorter, demand_of
@@ -81,24 +81,30 @@ class HintDesk:
         doubt = self._doubt(t)
         return [*self._take_back(t, gone, "it ran out"), *(self.hold(t, doubt) if doubt else [])]
 
-    def question(self, t: float, power_budget_w: float, cap_clock_frac: float) -> ClusterView | None:
-        """What the policy is to see after a `look`; None while there is nothing, or nothing sure, to plan by."""
+    def question(
+        self, t: float, power_budget_w: float, cap_clock_frac: float, clocks_frac: Mapping[str, float] | None = None
+    ) -> ClusterView | None:
+        """What the policy is to see after a `look`; None while there is nothing, or nothing sure, to plan by.
+
+        `clocks_frac`: by pool, the clock in force, where it is known.
+        """
         seen = self._seen
         if not seen.loads or self._doubt(t):
             return None
         demand = self._sorter.demand(t, seen.loads, self._kinds)
         self._prediction.observe(t, demand)
         peak = self._prediction.peak()
-        own_w = self._spec.power_budget_w
+        own_w, slo = self._spec.power_budget_w, _objectives(self._spec, peak)
         return ClusterView(
             t=t,
             gpus=self._gpus,
             demand=demand,
             peak=peak,
-            slo=_objectives(self._spec, peak),
-            pools=seen.running,
+            slo=slo,
+            pools=_at_clocks(seen.running, clocks_frac or {}),
             power_budget_w=power_budget_w if own_w is None else own_w,
             cap_clock_frac=cap_clock_frac,
+            late=_late(seen.loads, slo, self._kinds),
             measured_t=seen.measured_t,
             members=_members(seen.loads),
         )
@@ -241,6 +247,20 @@ def _objectives(spec: HintSpec, asked: Mapping[Kind, Demand]) -> dict[Kind, Slo]
     """Of each kind, by its mean prompt: what counts as short or long differs from site to site."""
     kilotokens = {kind: asked[kind].prompt_tokens / 1000 if kind in asked else 0.0 for kind in KINDS}
     return {kind: Slo(max(spec.ttft_s, spec.ttft_per_kilotoken_s * kilotokens[kind]), spec.tbt_s) for kind in KINDS}
+
+
+def _at_clocks(pools: Mapping[str, Running], clocks_frac: Mapping[str, float]) -> dict[str, Running]:
+    """The pools at the clocks in force; at the highest where none is known."""
+    return {
+        name: replace(pool, shape=replace(pool.shape, clock_frac=clocks_frac.get(name, 1.0)))
+        for name, pool in pools.items()
+    }
+
+
+def _late(loads: Sequence[PoolLoad], slo: Mapping[Kind, Slo], kinds_of: Mapping[str, Sequence[Kind]]) -> frozenset[str]:
+    """The pools in which an instance's first tokens take longer than for any of its kinds they may."""
+    most_s = {load.pool: max(slo[kind].ttft_s for kind in kinds_of.get(load.pool, KINDS)) for load in loads}
+    return frozenset(load.pool for load in loads if (load.ttft_p99_s or 0.0) > most_s[load.pool])
 
 
 def _counts(hint: Hint) -> tuple[int, int]:

@@ -7,10 +7,10 @@ every 5 s) takes the lowest-energy clock that keeps the objectives under the loa
 left out (`dynamo_options`), so the published systems are options of this one.
 
 What it answers when things go wrong, in each plan's `why`: more load than foreseen is met with the highest clock at
-once, with another shape of the pool's GPUs, and, once a minute, with more GPUs for that pool alone, before the load is
-too much; lost GPUs, or a budget that fell, with a new sizing at once; metrics that have stopped with what was planned
-last, at the highest clock. What a sizing concedes, `dynamo_cluster` tells; what becomes of single requests,
-`dynamo_rescue`.
+once, as are first tokens that engines tell are late; with another shape of the pool's GPUs; and, once a minute, with
+more GPUs for that pool alone, before the load is too much; lost GPUs, or a budget that fell, with a new sizing at once;
+metrics that have stopped with what was planned last, at the highest clock. What a sizing concedes, `dynamo_cluster`
+tells; what becomes of single requests, `dynamo_rescue`.
 """
 
 from __future__ import annotations
@@ -130,6 +130,8 @@ class Dynamo:
                 why[plan.pool] = f"{stale}: as planned last, at the highest clock"
             elif not self._answers(view, plan, serving):
                 why[plan.pool] = "the load now is more than its instances answer in time: highest clock"
+            elif plan.pool in view.late:
+                why[plan.pool] = "first tokens are late: highest clock"
             loads.append(self._hurried(plan) if stale else self._loaded(view, plan, serving))
         return within(loads, inf if view.power_budget_w is None else view.power_budget_w, why)
 
@@ -138,7 +140,8 @@ class Dynamo:
         table = self._tables[plan.pool]
         rate = (1.0 + self._options.headroom_frac) * _requests_per_s(view, plan)
         place = table.place(rate / max(instances, 1))
-        return Loaded(plan, table, place, int(table.best[place]))
+        clock = len(table.clocks_frac) - 1 if plan.pool in view.late else int(table.best[place])
+        return Loaded(plan, table, place, clock)
 
     def _hurried(self, plan: PoolPlan) -> Loaded:
         """The pool under the load that it was sized for, at the highest clock."""

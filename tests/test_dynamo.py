@@ -182,6 +182,16 @@ def test_twice_the_forecast_runs_at_the_highest_clock_and_is_sized_for_at_once()
     assert any(plan.shape.clock_frac == 1.0 and "highest clock" in plan.why for plan in plans)
 
 
+def test_late_first_tokens_raise_the_clock_of_their_pool_alone() -> None:
+    planner = Dynamo()
+    planner.decide(view_of(60.0, 120.0))
+    plans = planner.decide(replace(view_of(60.0, 120.0, t=5.0), late=frozenset({"ll"})))
+    clocks = {plan.pool: plan.shape.clock_frac for plan in plans}
+    assert clocks.pop("ll") == 1.0
+    assert max(clocks.values()) < 1.0
+    assert "first tokens are late: highest clock" in said(plans)
+
+
 def test_relief_takes_nothing_from_other_pools_and_comes_once_a_minute() -> None:
     planner, asked = Dynamo(), demand_of(60.0)
     before = {plan.pool: plan for plan in planner.decide(view_of(60.0, 60.0))}

@@ -211,6 +211,16 @@ def test_a_placement_by_uuid_holds_whatever_the_order_of_the_gpus() -> None:
     assert one[0] != one[1]
 
 
+def test_a_pools_clock_is_the_mean_in_force_on_its_gpus() -> None:
+    row = fleet()
+    row.place(NodePlacement("n1", Placement(pool="sm"), {"b": Placement(pool="ll")}))
+    row.place(NodePlacement("n2", Placement(pool="sm")))
+    assert row.pool_clocks_frac() == {}
+    hear(row, telemetry("n1", 100.0, uuids=("a", "b"), gpus=2, setpoint=LOCK))
+    hear(row, telemetry("n2", 100.0, gpus=2, setpoint=FREE))
+    assert row.pool_clocks_frac() == pytest.approx({"sm": (0.787 + 2 * 1.0) / 3, "ll": 0.787})
+
+
 def test_orders_reach_row_rack_node_and_gpu_and_the_strictest_stands() -> None:
     nodes = (
         NodeSpec("n1", "a", gpus=2),

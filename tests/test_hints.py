@@ -31,6 +31,7 @@ class Desk:
 
     def __init__(self, policy: Fixed, spec: HintSpec = SPEC, *loads: PoolLoad) -> None:
         self.policy, self.loads = policy, list(loads or [load()])
+        self.clocks_frac: dict[str, float] = {}
         self.desk = HintDesk(spec, "row1", policy, 64)
         self.desk.begin(T0)
         self._hinting = Hinting(self.desk, policy, spec.period_s)
@@ -39,7 +40,7 @@ class Desk:
         """What is said at `t`."""
         for each in self.loads if speaks else ():
             self.desk.hear(t, each)
-        return asyncio.run(self._hinting.step(t, power_w, cap))
+        return asyncio.run(self._hinting.step(t, power_w, cap, self.clocks_frac))
 
     def hints(self, t: float, *, speaks: bool = True) -> list[Hint]:
         return [said for said in self.at(t, speaks=speaks) if isinstance(said, Hint)]
@@ -81,6 +82,16 @@ def test_a_policy_sees_demand_pools_objectives_and_what_the_row_allows() -> None
     assert sum(each.requests_per_s for each in view.peak.values()) >= 6.0
     assert (view.pools["sm"].instances, view.pools["sm"].shape) == (2, Shape(4))
     assert view.slo.keys() == set(KINDS)
+
+
+def test_a_policy_sees_the_clock_in_force_and_which_pools_are_late() -> None:
+    policy = Fixed(plan())
+    slow = replace(load("a", pool="ll"), ttft_p99_s=5.0)
+    desk = Desk(policy, SPEC, replace(load(), ttft_p99_s=0.01), slow)
+    desk.clocks_frac = {"sm": 0.8}
+    desk.at(READY)
+    assert {pool: one.shape.clock_frac for pool, one in policy.seen[0].pools.items()} == {"sm": 0.8, "ll": 1.0}
+    assert policy.seen[0].late == {"ll"}
 
 
 def test_objectives_follow_the_prompts_that_a_site_has() -> None:

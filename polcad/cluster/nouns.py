@@ -136,5 +136,6 @@ class ClusterView:
     pools: Mapping[str, Running] = field(default_factory=dict)
     power_budget_w: float | None = None  # for all instances, hosts included; None: none is set
     cap_clock_frac: float = 1.0  # the lock in force on the row: no instance runs faster
+    late: frozenset[str] = frozenset()  # pools whose slowest hundredth waits too long for first tokens, as engines tell
     measured_t: float | None = None  # when `demand` was measured; None: at `t`
     members: Mapping[str, Sequence[Member]] = field(default_factory=dict)  # by pool, those whose engines tell enough
