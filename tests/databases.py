@@ -166,6 +166,7 @@ events {{ worker_connections 256; }}
 http {{
     access_log off;
     client_max_body_size 64m;
+    client_body_buffer_size 64m; # a worker that is not root could write no file beside ours
     client_body_temp_path {folder}/nginx-body;
     proxy_temp_path {folder}/nginx-proxy;
     fastcgi_temp_path {folder}/nginx-fastcgi;
