@@ -7,11 +7,13 @@ listed is denied, and a node that is in no inventory is a stranger.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
 from polcad.errors import ConfigError
+from polcad.model import NAME_PATTERN
 from polcad.spec import NodeSpec, RowSpec
 from polcad.wire import ROOT, Address, everywhere
 
@@ -41,11 +43,21 @@ class Right:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """A row of a site; `hints`: whether its daemon hints how the site's pools should be shaped."""
+    """A row of a site; `hints`: whether its daemon hints how the site's pools should be shaped.
+
+    `pools` are those that tell their load beside the pools that its nodes are listed in.
+    """
 
     site: str
     row: RowSpec
     hints: bool = False
+    pools: tuple[str, ...] = ()
+
+    @property
+    def all_pools(self) -> tuple[str, ...]:
+        """The names of its pools; one that no topic can name tells no load."""
+        listed = (node.pool for node in self.row.nodes)
+        return (*(pool for pool in listed if re.match(NAME_PATTERN, pool)), *self.pools)
 
 
 def identity(role: Role, scope: str) -> str:
@@ -66,7 +78,7 @@ def rights(rows: Iterable[Inventory]) -> dict[str, tuple[Right, ...]]:
         of_site = [each for each in rows if each.site == site]
         for name, granted in _people(site, of_site):
             found.setdefault(name, []).extend(granted)
-        for pool in dict.fromkeys(node.pool for each in of_site for node in each.row.nodes if node.pool):
+        for pool in dict.fromkeys(pool for each in of_site for pool in each.all_pools):
             found.setdefault(identity(Role.POOL, pool), []).append(_write(f"{ROOT}/{site}/load/{pool}/+"))
     return {name: tuple(dict.fromkeys(granted)) for name, granted in found.items()}
 

@@ -12,7 +12,7 @@ from polcad.spec import NodeSpec, RowSpec
 from polcad.wire import KINDS, everywhere
 
 DOCS = Path(__file__).parents[1] / "docs"
-NODES = (NodeSpec("n1", "k1", pool="chat"), NodeSpec("daemon", "k1"))
+NODES = (NodeSpec("n1", "k1", pool="chat"), NodeSpec("daemon", "k1", pool="#"))
 ONE, TWO = Inventory("s1", RowSpec("r1", 9e3, nodes=NODES), hints=True), Inventory("s1", RowSpec("r2", 9e3))
 
 

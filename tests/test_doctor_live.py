@@ -336,4 +336,5 @@ def test_a_node_of_a_well_kept_site_has_nothing_to_mend_but_what_it_is_told(
     found = asyncio.run(scenario())
     assert exit_code(found) == 0, found
     wrong = {check.name for check in found if check.state is not State.OK}
-    assert wrong <= {"broker.tls.ca", "broker.tls.cert", "broker's certificate", "clock", "driver"}  # two days left
+    of_this_host = {"clock", "driver", "other setters", "second polcad"}  # other tests may run programs of polcad now
+    assert wrong <= of_this_host | {"broker.tls.ca", "broker.tls.cert", "broker's certificate"}  # two days left

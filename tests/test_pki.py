@@ -133,19 +133,19 @@ def test_an_inventory_gets_what_it_lacks_and_what_expires_soon_is_told_and_renew
     assert polcad("pki", "init").exit_code == 0
     assert polcad("pki", "issue", "node", "n2", "--days", "5").exit_code == 0
     assert polcad("pki", "issue", "broker", "mqtt.example", "10.0.0.5").exit_code == 0
-    told = polcad("pki", "inventory", "r1.toml")
+    told = polcad("pki", "inventory", "r1.toml", "--pool", "code")
     assert {line.split()[3] for line in told.output.splitlines()} == {
-        *("n1", "daemon.r1", "pool.chat"),
+        *("n1", "daemon.r1", "pool.chat", "pool.code"),
         *(f"{role}.site" for role in ("operator", "reader", "scheduler", "orchestrator")),
     }
     soon = polcad("pki", "list", "--json")
     assert soon.exit_code == 1
     rows = json.loads(soon.output)["certificates"]
-    assert (rows[0]["name"], len(rows)) == ("n2", 10)
+    assert (rows[0]["name"], len(rows)) == ("n2", 11)
     assert [line.split()[3] for line in polcad("pki", "renew").output.splitlines()] == ["n2"]
     assert polcad("pki", "list").exit_code == 0
     assert polcad("pki", "revoke", "n2").exit_code == 0
-    assert len(json.loads(polcad("pki", "list", "--json").output)["certificates"]) == 9
+    assert len(json.loads(polcad("pki", "list", "--json").output)["certificates"]) == 10
 
 
 @pytest.mark.parametrize("words", [("abacus", "n1"), ("node", "N 1"), ("node", "daemon.r1")])
@@ -163,4 +163,5 @@ def test_the_brokers_files_are_written_for_all_rows_and_not_for_everybody_to_rea
     assert {"user daemon.r1", "user daemon.r2", "user r1-n1", "user r2-n2"} <= set(acl.read_text().splitlines())
     assert acl.stat().st_mode & 0o777 == 0o640
     assert "listener 8884" in (tmp_path / "etc/polcad.conf").read_text()
-    assert "user daemon.r1" in polcad("broker-config", "r1.toml").output
+    printed = polcad("broker-config", "r1.toml", "--pool", "code").output
+    assert "topic write polcad/v1/site/load/code/+" in printed

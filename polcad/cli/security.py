@@ -26,6 +26,9 @@ RowFiles = Annotated[
     list[Path] | None,
     typer.Argument(metavar="FILE...", help="The daemon's configuration of each row; left out: this host's."),
 ]
+PoolOption = Annotated[
+    list[str] | None, typer.Option("--pool", help="A pool that tells its load and is in no [[node]]; repeat for more.")
+]
 DaysOption = Annotated[float, typer.Option(min=0.01, max=36500.0, help="Days until it expires.")]
 WithinOption = Annotated[float, typer.Option("--within", min=0.0, help="What expires within so many days.")]
 FOLDER = Path("polcad-pki")
@@ -52,6 +55,7 @@ def _pki() -> None:
 
 def broker_config(
     files: RowFiles = None,
+    pool: PoolOption = None,
     out: Annotated[
         Path | None, typer.Option(help="Write polcad.conf and polcad.acl here; left out: print them.")
     ] = None,
@@ -61,7 +65,7 @@ def broker_config(
     """Write Mosquitto's configuration and access list for the rows of these inventories."""
     from polcad.broker_config import ACL, CONF, mosquitto_acl, mosquitto_conf
 
-    texts = {CONF: mosquitto_conf(port, etc), ACL: mosquitto_acl(_inventories(files))}
+    texts = {CONF: mosquitto_conf(port, etc), ACL: mosquitto_acl(_inventories(files, pool))}
     for name, text in texts.items():
         if out is None:
             typer.echo(f"# ---- {name}\n{text}")
@@ -73,14 +77,22 @@ def broker_config(
         typer.echo(str(out / name))
 
 
-def _inventories(files: list[Path] | None) -> list[Inventory]:
+def _inventories(files: list[Path] | None, pools: list[str] | None) -> list[Inventory]:
     """One of each file, which is a row's: several are not merged as elsewhere."""
-    return [_inventory(load([path], os.environ)) for path in files] if files else [_inventory(configured(None))]
+    configs = [load([path], os.environ) for path in files] if files else [configured(None)]
+    for name in pools or ():
+        _named(name)
+    return [_inventory(config, tuple(pools or ())) for config in configs]
 
 
-def _inventory(config: Config) -> Inventory:
+def _inventory(config: Config, pools: tuple[str, ...]) -> Inventory:
     row, _ = config.the_row()
-    return Inventory(config.site.name, row, config.hint_policy is not None)
+    return Inventory(config.site.name, row, config.hint_policy is not None, pools)
+
+
+def _named(name: str) -> None:
+    if not re.match(NAME_PATTERN, name):
+        raise typer.BadParameter(f"{name!r}: write 1 to 64 of a-z, 0-9, - and _")
 
 
 def init(
@@ -116,18 +128,19 @@ def issue(
     if role not in {*Role}:
         raise typer.BadParameter(f"{role!r} is none of {', '.join([*Role, BROKER])}")
     for name in names:
-        if not re.match(NAME_PATTERN, name):
-            raise typer.BadParameter(f"{name!r}: write 1 to 64 of a-z, 0-9, - and _")
+        _named(name)
     _tell(authority.issue(identity(Role(role), name), days) for name in names)
 
 
-def inventory(files: RowFiles = None, folder: FolderOption = FOLDER, days: DaysOption = 365.0) -> None:
+def inventory(
+    files: RowFiles = None, pool: PoolOption = None, folder: FolderOption = FOLDER, days: DaysOption = 365.0
+) -> None:
     """Issue what the rows of these inventories need and do not have: nodes, daemons, pools, people."""
     from polcad.pki import Authority
 
     authority = Authority(folder)
     there = {each.path.stem for each in authority.issued()[1:]}
-    _tell(authority.issue(name, days) for name in rights(_inventories(files)) if name not in there)
+    _tell(authority.issue(name, days) for name in rights(_inventories(files, pool)) if name not in there)
 
 
 def listed(folder: FolderOption = FOLDER, within: WithinOption = _SOON_DAYS, as_json: JsonOption = False) -> None:
@@ -180,8 +193,7 @@ def plan_key(
     """Make a key to sign a row's plans with: its private half for the daemon, its public half for the nodes."""
     from polcad.pki import make_plan_key
 
-    if not re.match(NAME_PATTERN, row):
-        raise typer.BadParameter(f"{row!r}: write 1 to 64 of a-z, 0-9, - and _")
+    _named(row)
     private, public = make_plan_key(folder, row)
     typer.echo(f"{private}: for the daemon, signing.key_file\n{public}: for the nodes, signing.trusted_file")
 
