@@ -8,6 +8,7 @@ from polcad.access import Inventory
 from polcad.broker_config import ACL, CONF, mosquitto_acl, mosquitto_conf
 from polcad.config import load
 from polcad.config.example import example
+from polcad.metrics_text import page
 from polcad.schema import render
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -23,3 +24,4 @@ if __name__ == "__main__":
     for path, text in files().items():
         (DASHBOARDS / path).parent.mkdir(exist_ok=True)
         (DASHBOARDS / path).write_text(text, encoding="utf-8")
+    (DOCS / "metrics.md").write_text(page(), encoding="utf-8")
