@@ -16,8 +16,8 @@ stands here. What is not known is left out, never zero.
 ## InfluxDB: measurements
 
 A daemon writes these where its configuration has `[influxdb]`. Times are the daemon's, in microseconds; telemetry
-counts from its arrival. Fractions have the unit 1. Where a database keeps numbers only (VictoriaMetrics), texts become 0; its
-series are called MEASUREMENT_FIELD. `mode` is `live`, or `shadow` of a daemon whose plans nobody follows.
+counts from its arrival. Fractions have the unit 1. Where a database keeps numbers only (VictoriaMetrics), texts become
+0; its series are called MEASUREMENT_FIELD. `mode` is `live`, or `shadow` of a daemon whose plans nobody follows.
 """
 _PROMETHEUS = """\
 ## Prometheus: metrics
