@@ -17,9 +17,11 @@ import pytest
 
 from collectors.nvml import NvmlCollector
 from polcad.access import Inventory
+from polcad.actuator import Actuator, listening_at
 from polcad.broker_spec import BrokerSpec, TlsSpec
-from polcad.config import AgentSpec, Config, SiteSpec
-from polcad.doctor import Check, State, access, certificates, examine, exit_code, gpus, hearing, setters
+from polcad.config import ActuatorSpec, AgentSpec, Config, SiteSpec
+from polcad.doctor import Check, State, access, certificates, examine, exit_code, gpus, hearing, host, setters
+from polcad.follower import Follower, build_collector, build_device
 from polcad.model import FREE, NodeState, Plan
 from polcad.mqtt import Link, Presence
 from polcad.pki import make_plan_key
@@ -160,6 +162,13 @@ def test_a_plan_that_the_node_would_refuse_fails(secured: Secured, broker: Mosqu
     for said in (planned(), planned(behind_s=30.0, signing=signing)):
         check = named(heard_by_n1(secured, broker, signing, said), "plan")
         assert (check.state, check.code) == (State.FAIL, 78)
+
+
+def test_keys_that_cannot_be_used_are_told_once(secured: Secured, broker: Mosquitto) -> None:
+    wrong = SigningSpec(trusted_file="/nowhere")
+    (told,) = certificates.check_signing(wrong)
+    assert (told.state, told.code) == (State.FAIL, 78)
+    assert named(heard_by_n1(secured, broker, wrong, planned()), "plan").state is State.OK
 
 
 def test_a_node_that_overhears_others_is_told_so(mosquitto: StartMosquitto) -> None:
@@ -313,6 +322,32 @@ def test_a_second_agent_is_found(started: Callable[..., int], tmp_path: Path) ->
     second = named(found, "second polcad")
     assert second.state is State.WARN
     assert all(str(pid) in second.detail for pid in pids)
+
+
+def asked(folder: Path, users: frozenset[int]) -> Check:
+    """What the doctor says of an actuator that lets these users speak."""
+    spec = replace(N1, collector="synthetic", device="synthetic", state_dir=str(folder))
+    path = folder / "a.sock"
+
+    async def scenario() -> Check:
+        follower = Follower(spec, build_device(spec, build_collector(spec)))
+        with listening_at(path) as listening:
+            task = asyncio.create_task(Actuator(follower, users).run(listening))
+            try:
+                return await host.check_actuator(ActuatorSpec(socket=str(path)))
+            finally:
+                task.cancel()
+                await asyncio.wait({task})
+
+    return asyncio.run(scenario())
+
+
+def test_an_actuator_answers_who_may_speak_and_its_absence_is_told(tmp_path: Path) -> None:
+    assert asked(tmp_path, frozenset({os.getuid()})).state is State.OK
+    stranger = asked(tmp_path, frozenset({os.getuid() + 1}))
+    assert (stranger.state, stranger.code) == (State.FAIL, 77)
+    absent = asyncio.run(host.check_actuator(ActuatorSpec(socket=str(tmp_path / "none"))))
+    assert (absent.state, absent.code, absent.remedy) == (State.FAIL, 69, "systemctl start polcad-actuator")
 
 
 # --- all together -----------------------------------------------------------------------------------------------------

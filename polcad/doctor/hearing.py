@@ -14,7 +14,7 @@ from typing import Any
 from polcad.broker_spec import BrokerSpec
 from polcad.config import Config
 from polcad.doctor.check import Check, State
-from polcad.errors import PolcadError, WireError
+from polcad.errors import ConfigError, PolcadError, WireError
 from polcad.model import NodeState, Plan, Telemetry
 from polcad.mqtt import Link, Presence
 from polcad.spec import RowSpec
@@ -69,11 +69,12 @@ def _check_plans(config: Config, plan: Address, heard: Sequence[Said], watch_s: 
     if not heard:
         remedy = f"start the row's daemon, or let {config.agent.node_name!r} read {plan.topic} at the broker"
         return [Check("plan", State.WARN, f"none was heard within {watch_s:g} s", remedy)]
-    last, trust = heard[-1], config.signing.trust()
+    last = heard[-1]
     found = [Check("plan", State.OK, f"epoch {last.noun.epoch}, sequence {last.noun.seq}"), _check_clocks([last])]
-    if trust:
+    with contextlib.suppress(ConfigError):  # of keys that cannot be used, which are told beside this
         try:
-            trust.check(plan.topic, last.message.payload, last.noun.t, last.t)
+            if trust := config.signing.trust():
+                trust.check(plan.topic, last.message.payload, last.noun.t, last.t)
         except WireError as error:
             remedy = "the daemon's signing.key_file and signing.trusted_file here must be one pair; clocks must agree"
             found[0] = Check("plan", State.FAIL, f"it is refused: {error}", remedy, 78)
