@@ -139,6 +139,10 @@ class Asking:
         found = self.selector(name, where)
         return f"{how} by ({', '.join(by)}) ({f'{over}({found}[{window}])' if over else found})"
 
+    def among(self, name: str, *by: str, where: Mapping[str, str]) -> str:
+        """How many series of a name have exactly these labels; 0 where there are others only."""
+        return f"{self.series('sum', name, *by, where=where)} or 0 * {self.series('sum', name, *by)}"
+
     def selector(self, name: str, where: Mapping[str, str] = NOTHING) -> str:
         """The series of a name that were chosen."""
         exact = [f'{label}="{value}"' for label, value in where.items()]

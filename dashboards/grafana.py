@@ -70,7 +70,7 @@ class Panel:
     options: Json = field(default_factory=dict)
     transformations: tuple[Json, ...] = ()
     repeat: str = ""  # a variable: one panel for each of its values
-    interval: str = "2s"  # the shortest
+    interval: str = "2s"  # the shortest that points are grouped by; Prometheus has that of its scrapes
     links: tuple[Link, ...] = ()
 
 
@@ -266,7 +266,7 @@ def states(
         "showValue": "auto",
         "alignValue": "left",
         "rowHeight": 0.9,
-        "legend": {"showLegend": False, "displayMode": "list", "placement": "bottom"},
+        "legend": {"showLegend": False, "displayMode": "list", "placement": "bottom", "calcs": []},
         "tooltip": {"mode": "single", "sort": "none"},
     }
     custom = {"fillOpacity": 70, "lineWidth": 0, "spanNulls": 60_000}
@@ -376,7 +376,7 @@ def _panel(panel: Panel, database: Database) -> Json:
         "title": panel.title,
         "description": panel.help,
         "datasource": source(database),
-        "interval": panel.interval,
+        **({"interval": panel.interval} if database is Database.INFLUXDB else {}),
         "targets": [_target(query, database, ref) for query, ref in zip(asked, ascii_uppercase, strict=False)],
         "fieldConfig": {
             "defaults": {"unit": panel.unit, "mappings": [], "thresholds": thresholds({}), **panel.defaults},
@@ -434,7 +434,6 @@ def _source_variable(database: Database) -> Json:
         "label": "Data source",
         "description": f"A data source of the kind {kind}.",
         "query": str(database),
-        "current": {},
         "hide": 0,
         "includeAll": False,
         "multi": False,
@@ -470,20 +469,27 @@ def _choices(variable: Variable) -> Json:
 def _asked_for(variable: Variable, database: Database) -> Json:
     influx = database is Database.INFLUXDB
     text = variable.influxql if influx else variable.promql
-    everything = {"selected": True, "text": ["All"], "value": ["$__all"]}
-    first = {"selected": True, "text": variable.start, "value": variable.start} if variable.start else {}
     return {
         "type": "query",
         "datasource": source(database),
         "definition": text,
         "query": text if influx else {"query": text, "refId": variable.name},
         "regex": variable.regex,
-        "current": everything if variable.several else first,
         "options": [],
         "refresh": 2,  # whenever the time range changes
         "sort": 7,  # n2 before n10
         **({"allValue": ".*"} if variable.several and not variable.regex else {}),
+        **_start(variable),
     }
+
+
+def _start(variable: Variable) -> Json:
+    """What is chosen at first; without it, the first value that is offered."""
+    if variable.several:
+        return {"current": {"selected": True, "text": ["All"], "value": ["$__all"]}}
+    if variable.start:
+        return {"current": {"selected": True, "text": variable.start, "value": variable.start}}
+    return {}
 
 
 def _grafanas_own() -> Json:
@@ -502,20 +508,13 @@ def _annotation(events: Query, database: Database) -> Json:
     common = {"name": "Events", "datasource": source(database), "enable": True, "iconColor": "orange"}
     if database is Database.INFLUXDB:
         columns = {"textColumn": "detail", "tagsColumn": "kind,scope", "titleColumn": "", "timeEndColumn": ""}
-        target = {"refId": "Events", "query": events.influxql, "rawQuery": True, "textEditor": True}
-        return {
-            **common,
-            "query": events.influxql,
-            **columns,
-            "target": {**target, **columns, "fromAnnotations": True, "name": "Events"},
-        }
+        asked = {"query": events.influxql, "rawQuery": True, "textEditor": True, "fromAnnotations": True}
+        return {**common, "target": {"refId": "Events", "name": "Events", **asked, **columns}}
     return {
         **common,
-        "expr": events.promql,
-        "step": "",
         "titleFormat": "{{kind}}",
         "tagKeys": "kind",
         "textFormat": events.legend,
         "useValueForTime": False,
-        "target": {"refId": "Events", "expr": events.promql, "interval": "", "legendFormat": ""},
+        "target": {"refId": "Events", "expr": events.promql, "interval": ""},
     }

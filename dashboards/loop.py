@@ -196,7 +196,7 @@ def _overridden() -> Panel:
         Query(
             "overridden",
             ASK.added("sum", ("polcad_node", "max", "overridden"), ("node",)),
-            ASK.series("sum", "polcad_gpu_setpoint", where={"outcome": "overridden"}),
+            ASK.among("polcad_gpu_setpoint", where={"outcome": "overridden"}),
         ),
         width=8,
         min=0,

@@ -88,7 +88,7 @@ def _numbers() -> tuple[Panel, ...]:
             Query(
                 "overridden",
                 ASK.newest("polcad_node", 'last("overridden")'),
-                ASK.series("sum", "polcad_gpu_setpoint", where={"outcome": "overridden"}),
+                ASK.among("polcad_gpu_setpoint", where={"outcome": "overridden"}),
                 instant=True,
             ),
             steps=BAD_IF_ANY,
@@ -118,7 +118,7 @@ def _gpus() -> Panel:
                 "Overridden",
                 "none",
                 ("polcad_gpu", "overridden"),
-                ASK.series("sum", "polcad_gpu_setpoint", "gpu", "uuid", where={"outcome": "overridden"}),
+                ASK.among("polcad_gpu_setpoint", "gpu", "uuid", where={"outcome": "overridden"}),
                 any_is_bad,
             ),
         ),

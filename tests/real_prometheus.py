@@ -9,7 +9,7 @@ import urllib.request
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
+from urllib.parse import urlencode
 
 from polcad.testing_brokers import free_port
 
@@ -43,9 +43,15 @@ class Prometheus:
     def ask(self, query: str) -> dict[str, float] | None:
         """The value of each series found, by its pool ("" without one); None while it does not answer."""
         try:
-            with urllib.request.urlopen(f"{self._url}/api/v1/query?query={quote(query)}", timeout=5.0) as response:  # noqa: S310  # ours
-                answer: Any = json.load(response)
+            data = self.get("query", query=query)
         except OSError:
             return None
+        return {each["metric"].get("pool", ""): float(each["value"][1]) for each in data["result"]}
+
+    def get(self, path: str, **parameters: object) -> Any:
+        """The data that an address of its API answers; OSError, and HTTPError with what was wrong in the query."""
+        url = f"{self._url}/api/v1/{path}?{urlencode(parameters)}"
+        with urllib.request.urlopen(url, timeout=10.0) as response:  # noqa: S310  # ours
+            answer: Any = json.load(response)
         assert answer["status"] == "success", answer
-        return {each["metric"].get("pool", ""): float(each["value"][1]) for each in answer["data"]["result"]}
+        return answer["data"]
