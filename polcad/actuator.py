@@ -165,16 +165,18 @@ def alone(state_dir: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def listening_at(path: Path) -> Iterator[socket.socket]:
     """A listening socket that owner and group may use, in the place of one left behind; ConfigError."""
-    try:
-        with socket.socket(socket.AF_UNIX) as made, contextlib.ExitStack() as left:
+    with socket.socket(socket.AF_UNIX) as made:
+        try:
             path.unlink(missing_ok=True)
             made.bind(str(path))
-            left.callback(path.unlink, missing_ok=True)
             path.chmod(0o660)  # before it listens, so nobody gets in between
             made.listen(_MAX_SPEAKERS)
+        except OSError as error:
+            raise ConfigError(f"actuator.socket={str(path)!r}: {error.strerror or error}") from None
+        try:
             yield made
-    except OSError as error:
-        raise ConfigError(f"actuator.socket={str(path)!r}: {error.strerror or error}") from None
+        finally:
+            path.unlink(missing_ok=True)
 
 
 async def run(config: Config) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import subprocess
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -64,6 +65,7 @@ class BootedDebian:
         except subprocess.TimeoutExpired:
             self._nspawn.kill()
             self._nspawn.wait(10.0)
+        shutil.rmtree(self.root)  # half a gigabyte
 
     def sh(self, line: str, *, check: bool = True) -> str:
         """What a line of shell prints on this machine; AssertionError, with what it said, when it fails."""

@@ -41,6 +41,11 @@ class SplitRow(LiveRow):
     def actuator(self) -> Program:
         return self.start("actuator", "n2", self._nodes["n2"].env)
 
+    def release(self) -> subprocess.CompletedProcess[str]:
+        command: list[str | Path] = [POLCAD, "actuator", "--release", "-c", self.folder / "n2.toml"]
+        seen = {**os.environ, **self._nodes["n2"].env}
+        return subprocess.run(command, env=seen, capture_output=True, text=True, check=False)
+
     def said(self, holds: Callable[[Telemetry], bool]) -> Telemetry:
         """What n2 says as soon as it is so."""
         heard: list[Telemetry] = []
@@ -66,6 +71,7 @@ def row(
     tmp_path: Path, mosquitto: StartMosquitto, fake_nvml_nodes: Callable[..., FakeNvml]
 ) -> Iterator[tuple[SplitRow, Program, dict[str, Program], Program]]:
     """The row at T1, with its actuator, agents and daemon."""
+    assert os.getuid() == 0, "run this as root: the bounds of an actuator must belong to root"
     with SplitRow(tmp_path, mosquitto(), fake_nvml_nodes) as live:
         actuator = live.actuator()
         agents, daemon = live.start_all()
@@ -149,12 +155,10 @@ def test_no_plan_goes_below_the_bounds_of_the_node_and_release_gives_all_back(ro
     until(lambda: live.outcomes() == {Outcome.CLAMPED}, 20.0)
     assert {(gpu.lock_mhz, gpu.limit_w) for gpu in live.boards["n2"].gpus} == {(LOWEST_MHZ, 200.0)}
     agents["n2"].stop()
+    early = live.release()
+    assert (early.returncode, "another actuator runs already" in early.stderr) == (69, True)
     actuator.stop()
-    command: list[str | Path] = [POLCAD, "actuator", "--release", "-c", live.folder / "n2.toml"]
-    done = subprocess.run(
-        command, env={**os.environ, **live._nodes["n2"].env}, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.count("as found") == 2
+    assert live.release().stdout.count("as found") == 2
     assert {(gpu.lock_mhz, gpu.limit_w) for gpu in live.boards["n2"].gpus} == {(0, 400.0)}
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -83,11 +84,13 @@ def agent(
 
 def actuator(config: ConfigOption = None, release: ReleaseOption = False) -> None:
     """Set this node's GPUs for an agent without privilege, over a Unix socket: to be run as root."""
-    from polcad.actuator import run
+    from polcad.actuator import alone, run
     from polcad.agent import with_parts
 
     if release:
-        _release(configured(config))
+        read = configured(config)
+        with alone(Path(read.actuator.state_dir)):
+            _release(read)
         return
     run_until_stopped(_reloading(lambda: with_parts(configured(config)), run))
 
