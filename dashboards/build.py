@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 
 from dashboards import fleet, hints, loop, node, row
-from dashboards.grafana import Database, Json, render
+from dashboards.fields import Json
+from dashboards.grafana import Database, render
 
 BOARDS = (fleet.dashboard, row.dashboard, node.dashboard, loop.dashboard, hints.dashboard)
 

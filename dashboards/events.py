@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dashboards.asking import Asking
-from dashboards.grafana import Panel, Query, curves, override
+from dashboards.fields import override
+from dashboards.grafana import Panel, Query
+from dashboards.panels import curves
 from dashboards.tables import listing
+
+_LAST = "ORDER BY time DESC LIMIT 500"
 
 
 def annotation(ask: Asking) -> Query:
     """What is drawn into every curve."""
     columns = '"detail", "kind", "scope", "row"'
     counted = ask.series("sum", "polcad_events_total", "row", "kind", over="increase", window="$__rate_interval")
-    return Query("row {{row}}", f"SELECT {columns} {ask.source('polcad_event')}", f"{counted} > 0")
+    return Query("row {{row}}", f"SELECT {columns} {ask.source('polcad_event')} {_LAST}", f"{counted} > 0")
 
 
 def paced(ask: Asking, width: int = 8) -> Panel:
@@ -37,6 +41,6 @@ def listed(ask: Asking) -> Panel:
     return listing(
         "Last events",
         "What happened, newest first; docs/operate.md tells what each asks of you.",
-        f"SELECT {columns} {ask.source('polcad_event')} ORDER BY time DESC LIMIT 200",
+        f"SELECT {columns} {ask.source('polcad_event')} {_LAST}",
         (override("power_w", unit="watt"), override("budget_w", unit="watt")),
     )

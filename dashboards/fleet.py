@@ -4,19 +4,10 @@ from __future__ import annotations
 
 from dashboards.asking import Asking
 from dashboards.events import annotation, listed, paced
-from dashboards.grafana import (
-    Dashboard,
-    Link,
-    Panel,
-    Query,
-    Section,
-    curves,
-    number,
-    painted,
-    states,
-    thresholds,
-)
+from dashboards.fields import painted, thresholds
+from dashboards.grafana import Dashboard, Link, Panel, Query, Section
 from dashboards.looks import BAD_IF_ANY, USE_STEPS, WATCH_IF_ANY, caused
+from dashboards.panels import curves, number, states
 from dashboards.tables import COLORED, Column, Table
 from dashboards.variables import DAEMONS, MODE, ROWS, SITE
 

@@ -1,4 +1,4 @@
-"""What Grafana's dashboards are made of, as plain dicts: panels, their places, variables, links and annotations.
+"""What Grafana's dashboards are made of, and the plain dicts that it takes: panels, places, variables, links, events.
 
 A dashboard is written once, with each question in InfluxQL and in PromQL, and comes out once for each database.
 The JSON is that of schema version 39 (Grafana 10.4); later ones take it and bring it up to date by themselves.
@@ -6,13 +6,12 @@ The JSON is that of schema version 39 (Grafana 10.4); later ones take it and bri
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from string import ascii_uppercase
-from typing import Any
 
-Json = dict[str, Any]
+from dashboards.fields import Json, override, thresholds
 
 SCHEMA_VERSION = 39
 COLUMNS = 24  # of Grafana's grid
@@ -147,176 +146,6 @@ def render(board: Dashboard, database: Database) -> Json:
 def uid(name: str, database: Database) -> str:
     """By which dashboards link to each other."""
     return f"polcad-{name}-{database}"
-
-
-# --- panels -----------------------------------------------------------------------------------------------------------
-
-
-def curves(  # noqa: PLR0913  # a builder: a panel names what it differs in
-    title: str,
-    text: str,
-    unit: str,
-    *queries: Query,
-    width: int = 12,
-    height: int = 8,
-    style: str = "line",
-    overrides: Sequence[Json] = (),
-    repeat: str = "",
-    interval: str = "2s",
-    **defaults: Any,
-) -> Panel:
-    """Curves over time; `style` is line, step, stacked or bars."""
-    custom = {
-        "drawStyle": "bars" if style == "bars" else "line",
-        "lineInterpolation": "stepAfter" if style == "step" else "linear",
-        "lineWidth": 1,
-        "fillOpacity": {"line": 0, "step": 0, "stacked": 30, "bars": 80}[style],
-        "showPoints": "auto",
-        "spanNulls": 60_000,  # ms: a longer silence is a gap
-        "stacking": {"mode": "normal" if style in {"stacked", "bars"} else "none", "group": "A"},
-    }
-    options = {
-        "legend": {"showLegend": True, "displayMode": "list", "placement": "bottom", "calcs": []},
-        "tooltip": {"mode": "multi", "sort": "desc"},
-    }
-    return Panel(
-        kind="timeseries",
-        title=title,
-        help=text,
-        queries=queries,
-        unit=unit,
-        width=width,
-        height=height,
-        defaults={"color": {"mode": "palette-classic"}, "custom": custom, **defaults},
-        overrides=tuple(overrides),
-        options=options,
-        repeat=repeat,
-        interval=interval,
-    )
-
-
-def number(
-    title: str,
-    text: str,
-    unit: str,
-    query: Query,
-    *,
-    width: int = 4,
-    steps: Mapping[float, str] | None = None,
-    **more: Any,
-) -> Panel:
-    """One number, coloured by `steps` where they say so."""
-    defaults: Json = {"color": {"mode": "thresholds"}, "thresholds": thresholds(steps or {}), **more}
-    options = {
-        "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
-        "colorMode": "value",
-        "graphMode": "none",
-        "justifyMode": "auto",
-        "orientation": "auto",
-        "textMode": "auto",
-        "wideLayout": True,
-    }
-    return Panel(
-        kind="stat",
-        title=title,
-        help=text,
-        queries=(query,),
-        unit=unit,
-        width=width,
-        height=4,
-        defaults=defaults,
-        options=options,
-    )
-
-
-def bars(title: str, text: str, unit: str, *queries: Query, width: int = 8, overrides: Sequence[Json] = ()) -> Panel:
-    """One bar a series."""
-    options = {
-        "displayMode": "basic",
-        "orientation": "horizontal",
-        "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
-        "showUnfilled": True,
-        "valueMode": "color",
-    }
-    return Panel(
-        kind="bargauge",
-        title=title,
-        help=text,
-        queries=queries,
-        unit=unit,
-        width=width,
-        defaults={"color": {"mode": "palette-classic"}, "min": 0},
-        overrides=tuple(overrides),
-        options=options,
-    )
-
-
-def states(
-    title: str,
-    text: str,
-    *queries: Query,
-    width: int = 12,
-    height: int = 8,
-    overrides: Sequence[Json] = (),
-    **defaults: Any,
-) -> Panel:
-    """What held when: one band a series."""
-    options = {
-        "mergeValues": True,
-        "showValue": "auto",
-        "alignValue": "left",
-        "rowHeight": 0.9,
-        "legend": {"showLegend": False, "displayMode": "list", "placement": "bottom", "calcs": []},
-        "tooltip": {"mode": "single", "sort": "none"},
-    }
-    custom = {"fillOpacity": 70, "lineWidth": 0, "spanNulls": 60_000}
-    return Panel(
-        kind="state-timeline",
-        title=title,
-        help=text,
-        queries=queries,
-        unit="none",
-        width=width,
-        height=height,
-        defaults={"color": {"mode": "thresholds"}, "custom": custom, **defaults},
-        overrides=tuple(overrides),
-        options=options,
-    )
-
-
-# --- looks ------------------------------------------------------------------------------------------------------------
-
-
-def thresholds(steps: Mapping[float, str]) -> Json:
-    """Colours from a value on; below the first, green."""
-    first: list[Json] = [{"color": "green", "value": None}] if steps else [{"color": "text", "value": None}]
-    return {"mode": "absolute", "steps": first + [{"color": color, "value": value} for value, color in steps.items()]}
-
-
-def words(meaning: Mapping[object, tuple[str, str]]) -> list[Json]:
-    """What to write, and in which colour, instead of a value."""
-    options = {
-        str(value): {"text": text, "color": color, "index": index}
-        for index, (value, (text, color)) in enumerate(meaning.items())
-    }
-    return [{"type": "value", "options": options}]
-
-
-def override(name: str, **properties: Any) -> Json:
-    """Other properties for series of that name, or, between slashes, of names that match; ``__`` stands for a dot."""
-    matcher = "byRegexp" if name.startswith("/") else "byName"
-    return {
-        "matcher": {"id": matcher, "options": name},
-        "properties": [{"id": key.replace("__", "."), "value": value} for key, value in properties.items()],
-    }
-
-
-def painted(name: str, color: str, **properties: Any) -> Json:
-    """An override with a fixed colour."""
-    return override(name, color={"mode": "fixed", "fixedColor": color}, **properties)
-
-
-# --- the rest of the JSON ---------------------------------------------------------------------------------------------
 
 
 def source(database: Database) -> Json:

@@ -6,7 +6,8 @@ from typing import Any
 
 from dashboards.asking import Asking
 from dashboards.events import annotation
-from dashboards.grafana import Dashboard, Panel, Query, Section, curves, number
+from dashboards.grafana import Dashboard, Panel, Query, Section
+from dashboards.panels import curves, number
 from dashboards.tables import Column, Table
 from dashboards.variables import POOL, ROW, SITE
 
@@ -40,12 +41,14 @@ def _numbers() -> tuple[Panel, ...]:
             "Of the pools together at the peak of the horizon, servers included.",
             "watt",
             ASK.total("sum", ("polcad_hint", "power_w"), "polcad_hint_power_watts", "pool"),
+            width=8,
         ),
         number(
             "Saving",
             "Power saved by following the hints, where it is known.",
             "watt",
             ASK.total("sum", ("polcad_hint", "saves_w"), "polcad_hint_saves_watts", "pool"),
+            width=8,
         ),
         number(
             "GPUs hinted",
@@ -59,6 +62,7 @@ def _numbers() -> tuple[Panel, ...]:
                 f"{ASK.series('max', 'polcad_hint_tensor_parallel', 'pool')})",
                 instant=True,
             ),
+            width=8,
         ),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from dashboards.grafana import Json, override, painted, words
+from dashboards.fields import Json, override, painted, words
 from polcad.model import Why
 
 CAUSES = {

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dashboards.asking import Asking
 from dashboards.events import annotation
-from dashboards.grafana import Dashboard, Panel, Query, Section, curves, number
+from dashboards.grafana import Dashboard, Panel, Query, Section
 from dashboards.looks import BAD_IF_ANY, WATCH_IF_ANY
+from dashboards.panels import curves, number
 from dashboards.variables import DAEMONS, MODE, ROW, SITE
 from polcad.web.families import COUNTER_NAMES
 

@@ -4,20 +4,10 @@ from __future__ import annotations
 
 from dashboards.asking import Asking
 from dashboards.events import annotation
-from dashboards.grafana import (
-    Dashboard,
-    Panel,
-    Query,
-    Section,
-    curves,
-    number,
-    override,
-    painted,
-    states,
-    thresholds,
-    words,
-)
+from dashboards.fields import override, painted, thresholds, words
+from dashboards.grafana import Dashboard, Panel, Query, Section
 from dashboards.looks import BAD_IF_ANY, YES_IS_BAD, YES_IS_GOOD, dashed
+from dashboards.panels import curves, number, states
 from dashboards.tables import COLORED, Column, Table
 from dashboards.variables import GPU, NODE, RACK, ROW, SITE
 
@@ -175,11 +165,13 @@ def _throttle_text() -> Panel:
 
 
 def _throttle_reasons() -> Panel:
+    now = ASK.series("max", "polcad_gpu_throttled", "gpu", "reason")
+    ever = ASK.series("max", "polcad_gpu_throttled", "gpu", "reason", over="max_over_time", window="$__range")
     return states(
         "Throttle reasons",
         "Why the driver runs each GPU slower than it could. sw_power_cap: a power limit binds; application_clocks: a "
         "clock setting binds; hw_slowdown, hw_thermal and power_brake are the board's own, and of concern.",
-        Query("GPU {{gpu}} {{reason}}", "", ASK.series("max", "polcad_gpu_throttled", "gpu", "reason")),
+        Query("GPU {{gpu}} {{reason}}", "", f"{now} and {ever} == 1"),
         width=24,
         mappings=words({0: (" ", "transparent"), 1: ("held back", "orange")}),
     )
@@ -227,22 +219,17 @@ def _limits() -> Panel:
 
 
 def _lease() -> Panel:
+    colors = {"held": "green", "expired": "red", "none": "orange"}
     return states(
         "Lease",
         "Whether it follows a plan (held), never had one (none), or holds the fail-safe setpoint (expired).",
         ASK.curve("lease", ("polcad_node", "last", "lease"), None),
         Query("{{state}}", "", ASK.series("max", "polcad_agent_lease", "state")),
         height=6,
-        mappings=[
-            *words(
-                {
-                    "held": ("held", "green"),
-                    "expired": ("expired", "red"),
-                    "none": ("none", "orange"),
-                    0: (" ", "transparent"),
-                    1: ("so", "blue"),
-                }
-            )
+        mappings=words({state: (state, color) for state, color in colors.items()}),
+        overrides=[
+            override(state, mappings=words({0: (" ", "transparent"), 1: (state, color)}))
+            for state, color in colors.items()
         ],
     )
 

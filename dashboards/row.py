@@ -4,20 +4,10 @@ from __future__ import annotations
 
 from dashboards.asking import Asking
 from dashboards.events import annotation, listed, paced
-from dashboards.grafana import (
-    Dashboard,
-    Panel,
-    Query,
-    Section,
-    bars,
-    curves,
-    number,
-    override,
-    painted,
-    states,
-    thresholds,
-)
+from dashboards.fields import override, painted, thresholds
+from dashboards.grafana import Dashboard, Link, Panel, Query, Section
 from dashboards.looks import BAD_IF_ANY, PRIORITIES, THRESHOLDS, USE_STEPS, cause_colors, caused, dashed
+from dashboards.panels import bars, curves, number, states
 from dashboards.tables import COLORED, Column, Table, listing
 from dashboards.variables import DAEMONS, MODE, ROW, SCOPE, SITE
 
@@ -40,7 +30,8 @@ def dashboard() -> Dashboard:
             Section("What is done, and why", (_causes(), _durations(), _clocks(), _caps(), _rules())),
             Section("Who pays", (_victims(), _by_class(), _disobeying())),
             Section("Forecast", (_quality(), _doubt())),
-            Section("Racks and events", (_domains(), paced(ASK), listed(ASK))),
+            Section("Racks and nodes", (_domains(), paced(ASK), _nodes())),
+            Section("Events", (listed(ASK),)),
         ),
         annotation(ASK),
     )
@@ -339,4 +330,32 @@ def _domains() -> Panel:
             Column("Not loosened because", "string", ("polcad_domain", "waiting")),
         ),
         width=16,
+    ).panel(ALL)
+
+
+def _nodes() -> Panel:
+    by = ("rack", "node")
+
+    def node(name: str) -> str:
+        return ALL.series("max", f"polcad_node_{name}", *by)
+
+    any_is_bad = {"custom__cellOptions": COLORED, "thresholds": thresholds(BAD_IF_ANY)}
+    chosen = ("${site:queryparam}", "${row:queryparam}", "var-rack=${__data.fields.rack}", "var-node=${__value.raw}")
+    return Table(
+        "Nodes",
+        "Each node as last heard. A click on its name opens it.",
+        by,
+        (
+            Column("Power", "watt", ("polcad_node", "power_w"), node("power_watts")),
+            Column("Silent", "none", ("polcad_node", "stale"), node("stale"), any_is_bad),
+            Column("Clock lock", "percentunit", None, node("clock_ratio")),
+            Column("Power limit", "percentunit", None, node("cap_ratio")),
+            Column("Trouble", "none", None, node("fault"), any_is_bad),
+            Column("Lease", "string", ("polcad_node", "lease")),
+            Column("Lease age", "s", ("polcad_node", "plan_age_s")),
+            Column("GPUs read", "none", ("polcad_node", "gpus_read")),
+            Column("Overridden GPUs", "none", ("polcad_node", "overridden"), look=any_is_bad),
+        ),
+        links=(Link("node", "Open the node", "node", chosen),),
+        height=10,
     ).panel(ALL)

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from string import ascii_uppercase
 
 from dashboards.asking import Asking
-from dashboards.grafana import Json, Link, Panel, Query, override
+from dashboards.fields import Json, override
+from dashboards.grafana import Link, Panel, Query
 
 COLORED = {"type": "color-text"}
 _CELLS: Json = {"custom": {"align": "auto", "filterable": True, "cellOptions": {"type": "auto"}}}

@@ -38,7 +38,7 @@ RACK = Variable(
     "Rack",
     "Racks of the row.",
     influxql=f'SHOW TAG VALUES FROM "polcad_node" WITH KEY = "rack" WHERE {_ROW}',
-    promql='label_values(polcad_node_power_watts{site=~"$site", row="$row"}, rack)',
+    promql='label_values(polcad_node_stale{site=~"$site", row="$row"}, rack)',
     several=True,
 )
 NODE = Variable(
@@ -46,7 +46,7 @@ NODE = Variable(
     "Node",
     "A node of the chosen racks.",
     influxql=f'SHOW TAG VALUES FROM "polcad_node" WITH KEY = "node" WHERE {_ROW} AND "rack" =~ /^${{rack:regex}}$/',
-    promql='label_values(polcad_node_power_watts{site=~"$site", row="$row", rack=~"$rack"}, node)',
+    promql='label_values(polcad_node_stale{site=~"$site", row="$row", rack=~"$rack"}, node)',
 )
 GPU = Variable(
     "gpu",

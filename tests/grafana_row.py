@@ -1,7 +1,7 @@
 """A whole row with all that dashboards show, told to a real InfluxDB and a real Prometheus: programs, and a story.
 
-It brakes, is in T1 and in T2, has an operator's hold, a silent node, a board that somebody else limits, and a pool with
-hints; what a dashboard shows of it is then asked for as Grafana would.
+A shadow runs beside its daemon. It idles, brakes, is in T1 and in T2; it has an operator's hold, a silent node, a board
+that somebody else limits, and a pool with hints. What a dashboard shows of it is then asked for as Grafana would.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class ShownRow(LiveRow):
     def write_config(self, **guard: Any) -> None:
         """As every row's, with a budget for the rack, ports to scrape and a database."""
         super().write_config(**guard)
-        self.ports = {name: free_port() for name in ("daemon", *self.priorities)}
+        self.ports = {name: free_port() for name in ("daemon", "shadow", *self.priorities)}
         daemon = self.folder / "daemon.toml"
         text = daemon.read_text().replace("[web]\nport = 0", f"[web]\nport = {self.ports['daemon']}")
         text = text.replace('[[rack]]\nname = "r1"\n', f'[[rack]]\nname = "r1"\nbudget_w = {self.budget_w}\n')
@@ -74,7 +74,9 @@ class ShownRow(LiveRow):
 
     def play(self, until_scraped: Callable[[str], None]) -> None:
         """Let everything happen, each part for as long as a scraper needs to see it."""
+        self.load(0.0)
         agents, _ = self.start_all()
+        self.start("daemon", "daemon", {"POLCAD_WEB__PORT": str(self.ports["shadow"])}, "--shadow")
         self.until_clocks(FREE_MHZ, FREE_MHZ)
         until_scraped('polcad_events_total{kind="hint"} > 0')
         self.load(1.0)

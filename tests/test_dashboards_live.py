@@ -127,3 +127,17 @@ def test_the_row_shows_what_happened_to_it(database: str, seen: tuple[Shown, Ran
     locks = [value for each in found["Clock locks of the classes"][0] for value in each.values]
     assert min(locks) < 0.3
     assert max(locks) == 1.0
+
+
+def test_a_shadows_figures_stand_apart_from_those_of_the_rows_own_daemon(seen: tuple[Shown, Range]) -> None:
+    row, when = seen
+    board = BOARDS["prometheus/polcad-row.json"]
+    source = PrometheusSource(row.prometheus)
+    choices = chosen(board, source, when, {})
+    (variable,) = (each for each in board["templating"]["list"] if each["name"] == "daemon")
+    live = source.offers(variable, choices, when)
+    shadow = source.offers(variable, {**choices, "mode": Choice(("1",), text="shadow")}, when)
+    assert live == [f"127.0.0.1:{row.row.ports['daemon']}"]
+    assert shadow == [f"127.0.0.1:{row.row.ports['shadow']}"]
+    modes = row.influx.ask('SHOW TAG VALUES FROM "polcad_domain" WITH KEY = "mode"')
+    assert {each["value"] for each in modes} == {"live", "shadow"}
