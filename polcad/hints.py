@@ -259,7 +259,7 @@ def _at_clocks(pools: Mapping[str, Running], clocks_frac: Mapping[str, float]) -
 
 def _late(loads: Sequence[PoolLoad], slo: Mapping[Kind, Slo], kinds_of: Mapping[str, Sequence[Kind]]) -> frozenset[str]:
     """The pools in which an instance's first tokens take longer than for any of its kinds they may."""
-    most_s = {load.pool: max(slo[kind].ttft_s for kind in kinds_of.get(load.pool, KINDS)) for load in loads}
+    most_s = {load.pool: max(slo[kind].ttft_s for kind in kinds_of.get(load.pool) or KINDS) for load in loads}
     return frozenset(load.pool for load in loads if (load.ttft_p99_s or 0.0) > most_s[load.pool])
 
 
