@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dashboards.build import files
+from dashboards.grafana import Database
 from tests.grafana import Choice, Json, Range, filled, panels
 
 FOLDER = Path(__file__).parent.parent / "dashboards"
@@ -39,6 +40,13 @@ def test_every_dashboard_is_there_for_both_databases() -> None:
     assert set(BOARDS) == {
         f"{database}/polcad-{name}.json" for database in ("influxdb", "prometheus") for name in names
     }
+
+
+@pytest.mark.parametrize("database", Database)
+def test_both_databases_and_their_folders_are_provisioned(database: Database) -> None:
+    provisioning = FOLDER / "provisioning"
+    assert f"type: {database}\n" in (provisioning / "datasources" / "polcad.yaml").read_text(encoding="utf-8")
+    assert f"/{database}\n" in (provisioning / "dashboards" / "polcad.yaml").read_text(encoding="utf-8")
 
 
 def test_no_two_dashboards_share_an_identity() -> None:
