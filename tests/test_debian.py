@@ -60,6 +60,18 @@ ReadWritePaths=/var/lib/fake
 WatchdogSec=5
 RestartSec=1
 """
+# Before the daemon starts, in the daemon's own sandbox: a forecaster's lesson.
+LESSON = """\
+import functools, time
+from polcad.school_process import ProcessSchool
+school = ProcessSchool()
+school.begin(functools.partial(sum, (1, 2)))
+while (ended := school.ended()) is None:
+    time.sleep(0.01)
+school.close()
+assert ended == (3,), ended
+"""
+LESSON_DROP_IN = "[Service]\nExecStartPre=/usr/lib/polcad/bin/python /var/lib/fake/lesson.py\n"
 
 
 class Site:
@@ -125,6 +137,8 @@ def test_the_services_start_with_no_more_rights_than_they_need(site: Site) -> No
     site.debian.write("/etc/credstore/polcad-password", "a secret\n", 0o600)
     for unit in UNITS[:2]:
         site.debian.write(f"/etc/systemd/system/{unit}.service.d/test.conf", DROP_IN)
+    site.debian.write("/var/lib/fake/lesson.py", LESSON)
+    site.debian.write("/etc/systemd/system/polcad-daemon.service.d/test.conf", LESSON_DROP_IN)
     site.debian.sh(f"systemctl daemon-reload && systemctl enable --now {' '.join(UNITS)}")
     site.until_follows()
     rights = {unit: site.status_of(unit) for unit in UNITS}
@@ -201,5 +215,6 @@ def test_removal_gives_the_gpus_back_and_purging_leaves_nothing(site: Site) -> N
     assert site.debian.sh("systemctl list-units --no-legend 'polcad*'") == ""
     assert (site.debian.root / "etc" / "polcad" / "polcad.toml").exists()
     site.debian.sh("apt-get purge -y polcad && rm -r /etc/credstore /etc/systemd/system/polcad-*.service.d")
+    site.debian.sh("rm /var/lib/fake/lesson.py")
     backups = {"./etc/passwd-", "./etc/group-", "./etc/shadow-", "./etc/gshadow-"}
     assert site.debian.files() - site.before - backups == set()
