@@ -27,7 +27,7 @@ def paced(ask: Asking, width: int = 8) -> Panel:
         Query(
             "{{kind}}",
             ask.over_time("polcad_event", 'sum("count") * 60000 / $__interval_ms', "kind"),
-            f"60 * {ask.series('sum', 'polcad_events_total', 'kind', over='rate', window='$__rate_interval')}",
+            f"60 * {ask.series('sum', 'polcad_events_total', 'kind', over='rate', window='$__rate_interval')} > 0",
         ),
         width=width,
         style="bars",

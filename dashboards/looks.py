@@ -7,6 +7,7 @@ from typing import Any
 
 from dashboards.fields import Json, override, painted, words
 from polcad.model import Why
+from policies.polca import Polca
 
 CAUSES = {
     Why.T1: "yellow",
@@ -21,7 +22,7 @@ CAUSES = {
 THRESHOLDS = {"t1": "yellow", "t2": "orange", "brake": "red"}
 PRIORITIES = {"high": "blue", "low": "green"}
 DASHED = {"fill": "dash", "dash": [8, 6]}
-USE_STEPS = {0.8: "yellow", 0.89: "orange", 1.0: "red"}  # POLCA's T1 and T2, and the budget
+USE_STEPS = {**dict(zip(Polca().thresholds.values(), ("yellow", "orange"), strict=True)), 1.0: "red"}  # of the budget
 BAD_IF_ANY = {1.0: "red"}
 WATCH_IF_ANY = {1.0: "orange"}
 YES_IS_BAD = words({0: ("no", "green"), 1: ("yes", "red")})

@@ -6,7 +6,7 @@ from dashboards.asking import Asking
 from dashboards.events import annotation
 from dashboards.fields import override, painted, thresholds, words
 from dashboards.grafana import Dashboard, Panel, Query, Section
-from dashboards.looks import BAD_IF_ANY, YES_IS_BAD, YES_IS_GOOD, dashed
+from dashboards.looks import BAD_IF_ANY, DASHED, YES_IS_BAD, YES_IS_GOOD, dashed
 from dashboards.panels import curves, number, states
 from dashboards.tables import COLORED, Column, Table
 from dashboards.variables import GPU, NODE, RACK, ROW, SITE
@@ -189,7 +189,7 @@ def _locks() -> Panel:
         style="step",
         min=0,
         max=1,
-        overrides=[override("/limit$/", custom__lineStyle={"fill": "dash", "dash": [8, 6]})],
+        overrides=[override("/limit$/", custom__lineStyle=DASHED)],
     )
 
 

@@ -12,7 +12,7 @@ _ROW = f'{_SITE} AND "row" =~ /^${{row:regex}}$/'
 SITE = Variable(
     "site",
     "Site",
-    "Prometheus knows it where the scrape configuration adds it as a label.",
+    "Choose one where rows of several have the same name. Prometheus knows it as a label that its scrape adds.",
     influxql='SHOW TAG VALUES FROM "polcad_loop" WITH KEY = "site"',
     promql="label_values(polcad_nodes, site)",
     several=True,

@@ -12,6 +12,8 @@ import pytest
 
 from dashboards.build import files
 from dashboards.grafana import Database
+from dashboards.looks import CAUSES
+from polcad.model import Why
 from tests.grafana import Choice, Json, Range, filled, panels
 
 FOLDER = Path(__file__).parent.parent / "dashboards"
@@ -47,6 +49,11 @@ def test_both_databases_and_their_folders_are_provisioned(database: Database) ->
     provisioning = FOLDER / "provisioning"
     assert f"type: {database}\n" in (provisioning / "datasources" / "polcad.yaml").read_text(encoding="utf-8")
     assert f"/{database}\n" in (provisioning / "dashboards" / "polcad.yaml").read_text(encoding="utf-8")
+
+
+def test_every_cause_has_a_colour_of_its_own() -> None:
+    assert set(CAUSES) == set(Why)
+    assert len(set(CAUSES.values())) == len(CAUSES)
 
 
 def test_no_two_dashboards_share_an_identity() -> None:
