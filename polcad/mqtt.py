@@ -20,7 +20,7 @@ from random import Random
 from polcad.backlog import DEFAULT_LIMITS, Counters, Inbox, Limits, Outbox, Received
 from polcad.broker_spec import BrokerSpec
 from polcad.connection import Connection
-from polcad.errors import UnavailableError
+from polcad.errors import ConfigError, UnavailableError
 from polcad.wire import Address, Message
 
 FAREWELL_S = 2.0  # the longest that a clean stop may take
@@ -138,7 +138,8 @@ class Link:
         """Keep the link up until cancelled, which says farewell and disconnects.
 
         Unless `patient`, a first connection that fails raises UnavailableError instead of being tried again.
-        ConfigError when a password or certificate file cannot be read.
+        ConfigError when a password or certificate file cannot be read for it; later, such a file is waited for: it may
+        be about to be renewed.
         """
         loop = asyncio.get_running_loop()
         try:
@@ -146,8 +147,8 @@ class Link:
                 tried_s = loop.time()
                 try:
                     await self._connect_and_serve()
-                except UnavailableError as error:
-                    if not patient and self._connected_s is None:
+                except (UnavailableError, ConfigError) as error:
+                    if self._connected_s is None and (not patient or isinstance(error, ConfigError)):
                         raise
                     self._say(logging.WARNING, f"{error}; trying again")
                 came_up = self._connected_s is not None and self._connected_s >= tried_s

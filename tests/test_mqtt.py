@@ -22,7 +22,7 @@ from polcad.backlog import DEFAULT_LIMITS, Counters, Inbox, Limits, Received
 from polcad.broker import embedded
 from polcad.broker_spec import BrokerSpec, Protocol, TlsSpec
 from polcad.connection import Connection
-from polcad.errors import UnavailableError
+from polcad.errors import ConfigError, UnavailableError
 from polcad.mqtt import Backoff, Link, Presence
 from polcad.testing_brokers import StartMosquitto, free_port
 from polcad.wire import Address, Message
@@ -277,6 +277,31 @@ def test_a_wrong_password_is_refused_and_the_right_one_found_later(mosquitto: St
     with pytest.raises(UnavailableError, match=r"refused us.*password_file") as caught:
         asyncio.run(command())
     assert "wrong" not in str(caught.value)
+    asyncio.run(daemon())
+
+
+@integration
+def test_a_password_file_that_is_away_stops_a_start_and_never_a_program_that_runs(
+    mosquitto: StartMosquitto, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    broker = mosquitto()
+    spec = BrokerSpec(port=broker.port, user="daemon", password_file=str(secret))
+
+    async def daemon() -> None:
+        link = make_link(spec, Presence("daemon"))
+        with pytest.raises(ConfigError, match="password_file"):
+            await link.run()
+        secret.write_text("x")
+        async with running(link):
+            await asyncio.wait_for(link.wait_connected(), 5.0)
+            secret.unlink()
+            broker.stop()
+            broker.start()
+            await eventually(lambda: "password_file" in link._said)
+            secret.write_text("x")
+            await asyncio.wait_for(link.wait_connected(), 5.0)
+
     asyncio.run(daemon())
 
 
