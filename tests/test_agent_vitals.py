@@ -27,7 +27,7 @@ def test_everything_told_stands_in_the_table_in_base_units() -> None:
     vitals = AgentVitals(SPEC, 60.0, lambda: FACTS)
     vitals.told(replace(SAID, t=SAID.t - 1.0, reading=replace(SAID.reading, gpus=powers(390.0, 100.0))), 0.02)
     vitals.told(SAID, 0.01)
-    found = samples(vitals.scene().laid_out().text("text/plain")[0].decode())
+    found = samples(vitals.scene().laid_out().text())
     for name, labels in found:
         assert set(dict(labels)) == set(FAMILIES[name].labels), name
     assert found["polcad_gpu_sm_clock_hertz", GPU] == 1110e6

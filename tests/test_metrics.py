@@ -36,7 +36,7 @@ def powered(t: float, power_w: float) -> RowStatus:
 
 
 def scraped(telling: Telling) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    return samples(telling.scene().laid_out().text("text/plain")[0].decode())
+    return samples(telling.scene().laid_out().text())
 
 
 @given(st.lists(st.tuples(st.floats(0.05, 3.0), st.floats(0.0, 1e6)), min_size=1, max_size=200))

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from aiohttp import web
 
-from polcad.web.book import Book
+from polcad.web.book import CONTENT_TYPE, Book
 from polcad.web.listening import Place, is_loopback, listening, strangers_refused
 
 _UNAVAILABLE = 503
@@ -58,11 +58,11 @@ class Vitals:
             web.get("/readyz", self._readyz),
         ]
 
-    async def _metrics(self, request: web.Request) -> web.Response:
+    async def _metrics(self, _: web.Request) -> web.Response:
         async with self._one_at_a_time:
-            scene, accept = self._watched.scene(), request.headers.get("Accept", "")
-            body, content_type = await asyncio.to_thread(lambda: scene.laid_out().text(accept))
-        return web.Response(body=body, headers={"Content-Type": content_type})
+            scene = self._watched.scene()
+            body = await asyncio.to_thread(lambda: scene.laid_out().text().encode())
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
     async def _healthz(self, _: web.Request) -> web.Response:
         return _answer([why] if (why := self._watched.stalled()) else [])
