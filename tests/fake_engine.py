@@ -80,6 +80,9 @@ class Endpoint:
                 self.end_headers()
                 self.wfile.write(body if isinstance(body, bytes) else body.encode())
 
+            def do_POST(self) -> None:
+                self.do_GET()
+
             def log_message(self, *_: object) -> None:
                 pass
 

@@ -9,14 +9,17 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from polcad.errors import ConfigError
 from polcad.ports import Point, SinkCounts
-from polcad.sinks.influxdb import FailedError, InfluxDb, InfluxSink, RefusedError
+from polcad.sinks.influxdb import FailedError, InfluxDb, InfluxSink, RefusedError, Writer
+from polcad.sinks.influxdb_wire import Wire
 from polcad.sinks.line import line
+from tests.fake_engine import Endpoint
 from tests.waiting import until
 
 T = 1.8e9
@@ -44,12 +47,13 @@ class Kept:
 
 
 @contextmanager
-def sink_to(database: Kept, spec: InfluxDb = QUICK) -> Iterator[InfluxSink]:
+def sink_to(database: Writer, spec: InfluxDb = QUICK) -> Iterator[InfluxSink]:
     sink = InfluxSink(spec, database)
     try:
         yield sink
     finally:
-        database.open.set()
+        if isinstance(database, Kept):
+            database.open.set()
         sink.close()
 
 
@@ -173,6 +177,25 @@ def test_a_token_comes_from_a_file_and_its_absence_stops_the_start(tmp_path: Pat
     assert InfluxDb().token() is None
     with pytest.raises(ConfigError, match=r"influxdb\.token_file=.*cannot be read"):
         InfluxDb(token_file=str(tmp_path / "none")).open()
+
+
+@pytest.mark.parametrize("written", ["secret\nsecret", "secr\u00e9t"], ids=["two lines", "not ASCII"])
+def test_a_token_that_no_header_could_carry_is_refused_and_not_shown(tmp_path: Path, written: str) -> None:
+    (tmp_path / "token").write_text(written, "utf-8")
+    with pytest.raises(ConfigError, match="one line of ASCII") as caught:
+        InfluxDb(token_file=str(tmp_path / "token")).open()
+    assert "secr" not in str(caught.value)
+
+
+@pytest.mark.integration
+def test_an_answer_that_the_client_cannot_bear_is_a_failure_that_may_end() -> None:
+    with Endpoint(lambda: b"\xff") as database:
+        database.status = 500
+        with sink_to(Wire(replace(QUICK, url=database.url.removesuffix("/metrics")))) as sink:
+            sink.put([power(1)])
+            until(lambda: sink.counts().retries > 1)
+            database.status = 204
+            assert settled(sink).written == 1
 
 
 @pytest.mark.integration

@@ -61,13 +61,17 @@ class InfluxDb:
             raise ConfigError(f"url={self.url!r}: write http://HOST:PORT or https://HOST:PORT, without user or token")
 
     def token(self) -> str | None:
-        """The token in force; ConfigError when its file cannot be read."""
+        """The token in force; ConfigError, which never shows it, when its file cannot be read or holds no token."""
         if not self.token_file:
             return None
-        return read_secret(self.token_file, f"{_NAME}.token_file").decode("utf-8", "replace").strip()
+        key = f"{_NAME}.token_file"
+        token = read_secret(self.token_file, key).decode("utf-8", "replace").strip()
+        if not token.isascii() or not token.isprintable():  # no HTTP header could carry it
+            raise ConfigError(f"{key}={self.token_file!r} is not one line of ASCII: it holds no token")
+        return token
 
     def open(self) -> Sink:
-        """The sink, writing; ConfigError when the token's file cannot be read."""
+        """The sink, writing; ConfigError when there is no token in its file."""
         from polcad.sinks.influxdb_wire import Wire  # noqa: PLC0415  # 43 MiB that only a daemon with a database pays
 
         self.token()

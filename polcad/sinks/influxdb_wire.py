@@ -38,6 +38,8 @@ class Wire:
             raise meaning(error) from None
         except (HTTPError, OSError) as error:
             raise FailedError(f"{type(error).__name__}: {error}"[:_SHOWN]) from None
+        except Exception as error:  # noqa: BLE001  # the thread goes on; the text may show the token
+            raise FailedError(f"its client fails by {type(error).__name__}") from None
 
     def _ready(self) -> WriteApi:
         token, spec = self._spec.token(), self._spec
