@@ -23,9 +23,9 @@ from polcad import service
 from polcad.actuator_wire import REQUESTS, Answer, Request, framed, receive
 from polcad.complaints import Complaints
 from polcad.config import ActuatorSpec, Config
-from polcad.devices.bounded import BoundedDevice, read_bounds
+from polcad.devices.bounded import BoundedDevice, Bounds, read_bounds
 from polcad.errors import ConfigError, PolcadError, UnavailableError, WireError
-from polcad.follower import Follower, build_collector, build_device, rest
+from polcad.follower import Follower, build_collector, build_device, check_parts, rest
 from polcad.model import Plan
 from polcad.ports import Closable
 from polcad.wire import Address
@@ -179,12 +179,25 @@ def listening_at(path: Path) -> Iterator[socket.socket]:
             path.unlink(missing_ok=True)
 
 
+def usable(config: Config) -> Config:
+    """The same configuration, for an actuator; ConfigError when anything that it names cannot be used."""
+    _trusted(config)
+    check_parts(config.agent)
+    return config
+
+
+def _trusted(config: Config) -> tuple[frozenset[int], Bounds, Callable[[bytes], Plan] | None]:
+    """Who may speak, how low they may go, and whose plans are believed; ConfigError."""
+    spec = config.actuator
+    if not spec.socket:
+        raise ConfigError("actuator.socket is not set: the agent sets the GPUs itself. Name the socket for both")
+    return users_of(spec), read_bounds(Path(spec.bounds)), believer(config)
+
+
 async def run(config: Config) -> None:
     """The actuator that a configuration describes, until cancelled; ConfigError, UnavailableError."""
     spec, setting = config.actuator, config.setting
-    if not spec.socket:
-        raise ConfigError("actuator.socket is not set: the agent sets the GPUs itself. Name the socket for both")
-    users, bounds, believe = users_of(spec), read_bounds(Path(spec.bounds)), believer(config)
+    users, bounds, believe = _trusted(config)
     with alone(Path(spec.state_dir)):
         collector = build_collector(setting)
         try:

@@ -19,7 +19,7 @@ from importlib.metadata import version
 from math import isfinite
 from random import Random
 
-from polcad import plugins, service
+from polcad import service
 from polcad.actuator_client import ActuatorClient
 from polcad.agent_facts import AgentFacts
 from polcad.backlog import Received
@@ -28,7 +28,7 @@ from polcad.clock import SteadyClock
 from polcad.complaints import Complaints
 from polcad.config import AgentSpec, Config
 from polcad.errors import PolcadError, WireError
-from polcad.follower import Followed, Follower, PlanFollower, build_collector, build_device, rest
+from polcad.follower import Followed, Follower, PlanFollower, build_collector, build_device, check_parts, rest
 from polcad.model import InForce, NodePlacement, NodeState, Outcome, Plan, Telemetry
 from polcad.mqtt import Link, Presence
 from polcad.ports import Closable, Collector, Releasable
@@ -202,10 +202,11 @@ def unknown(uuids: tuple[str, ...], why: str) -> InForce:
     return InForce(uuids, (None,) * n, (None,) * n, (Outcome.FAILED,) * n, (why[:_NOTE],) * n)
 
 
-def with_parts(config: Config) -> Config:
-    """The same configuration; ConfigError when a part that it names is not installed."""
-    plugins.load("polcad.collectors", config.agent.collector)
-    plugins.load("polcad.devices", config.agent.device)
+def usable(config: Config) -> Config:
+    """The same configuration, for an agent; ConfigError when a part or a file that it names cannot be used."""
+    config.broker.check()
+    config.signing.trust()
+    check_parts(config.agent)
     return config
 
 

@@ -109,6 +109,12 @@ class BrokerSpec:
         except UnicodeDecodeError:
             raise ConfigError(f"{key}={written!r} cannot be read: it is not text") from None
 
+    def check(self) -> None:
+        """ConfigError when a file that a connection needs cannot be read."""
+        self.password(os.environ)
+        if self.tls is not None:
+            self.tls.context()
+
 
 def _check(parts: SplitResult) -> None:
     """Refuse a URL that is not one of a broker; the text never repeats a password."""

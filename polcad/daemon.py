@@ -290,6 +290,15 @@ def told(event: Event) -> str:
     return f"{event.scope}: {event.kind.value}{power}{': ' if event.detail else ''}{event.detail}"
 
 
+def usable(config: Config) -> Config:
+    """The same configuration, for a daemon; ConfigError when a file or a database that it names cannot be used."""
+    config.the_row()
+    config.broker.check()
+    config.signing.signer()
+    with _opened(config.sinks):
+        return config
+
+
 async def run(config: Config, *, shadow: bool = False) -> None:
     """The daemon that a configuration describes, with its page, until cancelled; ConfigError, OutrankedError."""
     row, policy = config.the_row()

@@ -187,6 +187,12 @@ async def rest(follower: PlanFollower, seconds: float) -> None:
             await follower.wake.wait()
 
 
+def check_parts(spec: AgentSpec) -> None:
+    """ConfigError when a collector or a device that the configuration names is not installed."""
+    plugins.load("polcad.collectors", spec.collector)
+    plugins.load("polcad.devices", spec.device)
+
+
 def build_collector(spec: AgentSpec) -> Collector:
     """The collector that the configuration names; ConfigError, UnavailableError."""
     reads = {"deadline_s": spec.gpu_deadline_s, **spec.collector_options}

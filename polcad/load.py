@@ -69,6 +69,13 @@ def collector_of(spec: LoadSpec) -> LoadCollector:
     return collector
 
 
+def usable(config: Config) -> Config:
+    """The same configuration, for this program; ConfigError when a part or a file that it names cannot be used."""
+    config.broker.check()
+    collector_of(config.load)
+    return config
+
+
 async def run(config: Config) -> None:
     """The program that a configuration describes, until cancelled; ConfigError."""
     await Teller(config.load, config.site.name, config.broker, collector_of(config.load)).run()

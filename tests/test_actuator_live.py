@@ -154,6 +154,9 @@ def test_no_plan_goes_below_the_bounds_of_the_node_and_release_gives_all_back(ro
     live.tap.send(encode(Address("site", "row", "hold", hold="low"), hold))
     until(lambda: live.outcomes() == {Outcome.CLAMPED}, 20.0)
     assert {(gpu.lock_mhz, gpu.limit_w) for gpu in live.boards["n2"].gpus} == {(LOWEST_MHZ, 200.0)}
+    live.bounds.write_text("lowest_clok_frac = 0.5\n")
+    actuator.process.send_signal(signal.SIGHUP)
+    until(lambda: "the configuration stays as it was" in actuator.log.read_text(), 20.0)
     live.bounds.write_text(f"lowest_clock_frac = {LOW_T1 / FREE_MHZ}\n")
     actuator.process.send_signal(signal.SIGHUP)
     live.until_n2(LOW_T1)

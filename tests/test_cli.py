@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import typer
 
+from polcad import actuator, agent, daemon, load
 from polcad.broker_spec import BrokerSpec, TlsSpec
 from polcad.cli import app, exit_code, look, main, operate
 from polcad.cli.common import configured
@@ -27,7 +29,20 @@ from tests.live_row import FREE_MHZ, LOW_T1, POLCAD, LiveRow, Wiretap, boards_in
 from tests.waiting import until
 
 COMMANDS = tuple(typer.main.get_command(app).commands)  # type: ignore[attr-defined]  # a group
-ALL = {"demo", "agent", "actuator", "daemon", "record", "import", "replay", "top", "status", "explain", "hold", "release"}
+ALL = {
+    "demo",
+    "agent",
+    "actuator",
+    "daemon",
+    "record",
+    "import",
+    "replay",
+    "top",
+    "status",
+    "explain",
+    "hold",
+    "release",
+}
 ALL |= {"check", "doctor", "schema", "simulate", "plan", "reproduce", "backtest", "load", "hints"}
 ALL |= {"pki", "broker-config"}
 
@@ -439,6 +454,21 @@ def test_sighup_takes_a_good_file_and_keeps_the_old_one_over_a_bad(live: LiveRow
     agent.process.send_signal(signal.SIGHUP)
     until(lambda: (said := live.tap.telemetry("n2")) is not None and said.period_s == 0.2)
     live.until_followed()
+
+
+@pytest.mark.parametrize("program", [agent, actuator, daemon, load], ids=lambda program: program.__name__)
+def test_a_reload_is_refused_where_a_file_that_the_program_needs_cannot_be_used(
+    program: ModuleType, tmp_path: Path
+) -> None:
+    (tmp_path / "row.toml").write_text(
+        f"""
+broker.password_file = "{tmp_path}/none"
+actuator = {{socket = "{tmp_path}/a.sock", user = "root", bounds = "{tmp_path}/none"}}
+row = {{name = "row", budget_w = 1000.0}}
+"""
+    )
+    with pytest.raises(ConfigError, match=f"{tmp_path}/none.* cannot be read"):
+        program.usable(configured([tmp_path / "row.toml"]))
 
 
 @pytest.mark.integration

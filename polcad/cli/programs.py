@@ -74,25 +74,24 @@ def agent(
     release: ReleaseOption = False,
 ) -> None:
     """Stream this node's GPUs to the broker and follow the row's plan."""
-    from polcad.agent import run, with_parts
+    from polcad.agent import run, usable
 
     if release:
         _release(configured(config, broker, site))
         return
-    run_until_stopped(_reloading(lambda: with_parts(configured(config, broker, site)), run))
+    run_until_stopped(_reloading(lambda: usable(configured(config, broker, site)), run))
 
 
 def actuator(config: ConfigOption = None, release: ReleaseOption = False) -> None:
     """Set this node's GPUs for an agent without privilege, over a Unix socket: to be run as root."""
-    from polcad.actuator import alone, run
-    from polcad.agent import with_parts
+    from polcad.actuator import alone, run, usable
 
     if release:
         read = configured(config)
         with alone(Path(read.actuator.state_dir)):
             _release(read)
         return
-    run_until_stopped(_reloading(lambda: with_parts(configured(config)), run))
+    run_until_stopped(_reloading(lambda: usable(configured(config)), run))
 
 
 def _release(config: Config) -> None:
@@ -116,20 +115,25 @@ def daemon(
     ] = False,
 ) -> None:
     """Keep a row under its budget: hear its nodes, decide, publish the plan, serve the live page."""
-    from polcad.daemon import run
+    from polcad.daemon import run, usable
 
-    run_until_stopped(_reloading(lambda: configured(config, broker, site), lambda each: run(each, shadow=shadow)))
+    run_until_stopped(
+        _reloading(lambda: usable(configured(config, broker, site)), lambda each: run(each, shadow=shadow))
+    )
 
 
 def load(config: ConfigOption = None, broker: BrokerOption = None, site: SiteOption = None) -> None:
     """Beside a serving instance: tell what its engine does, for hints how its pool should be shaped."""
-    from polcad.load import run
+    from polcad.load import run, usable
 
-    run_until_stopped(_reloading(lambda: configured(config, broker, site), run))
+    run_until_stopped(_reloading(lambda: usable(configured(config, broker, site)), run))
 
 
 async def _reloading(load: Callable[[], Config], run: Callable[[Config], Awaitable[None]]) -> None:
-    """Run a program; on SIGHUP start it anew with the configuration as it is now, unless that is wrong."""
+    """Run a program; on SIGHUP start it anew with the configuration as it is now, unless that is wrong.
+
+    `load` also tries what the configuration names, for a program that ended by it would not be started again.
+    """
     hangup = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup.set)
     config = load()
