@@ -73,7 +73,7 @@ class Dynamo:
     def _misfit(self, view: ClusterView) -> str:
         """Why the last plans cannot stand; "" when they can."""
         plans, gpus = self._sized.plans, self._sized.gpus
-        power_w = sum(plan.power_w for plan in plans)
+        power_w = sum(plan.power_w for plan in plans) + self._sized.unused_w(self._profile)
         if not plans:
             return "first plan"
         if gpus > view.gpus:
@@ -133,7 +133,8 @@ class Dynamo:
             elif plan.pool in view.late:
                 why[plan.pool] = "first tokens are late: highest clock"
             loads.append(self._hurried(plan) if stale else self._loaded(view, plan, serving))
-        return within(loads, inf if view.power_budget_w is None else view.power_budget_w, why)
+        budget_w = inf if view.power_budget_w is None else view.power_budget_w
+        return within(loads, budget_w - self._sized.unused_w(self._profile), why)
 
     def _loaded(self, view: ClusterView, plan: PoolPlan, instances: int) -> Loaded:
         """The pool under the load now and some headroom, with so many instances to share it."""

@@ -118,7 +118,7 @@ def within(loads: Sequence[Loaded], budget_w: float, why: Mapping[str, str]) -> 
         total_w = sum(load.now_w(clock) for load, clock in zip(loads, clocks, strict=True))
         if total_w <= budget_w:
             break
-    fit = min(1.0, budget_w / total_w) if loads and total_w > 0.0 else 1.0
+    fit = min(1.0, max(0.0, budget_w) / total_w) if loads and total_w > 0.0 else 1.0
     return tuple(
         _at_clock(load, clock, fit, why.get(load.plan.pool, "")) for load, clock in zip(loads, clocks, strict=True)
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import floor, inf
+from math import ceil, floor, inf
 
 from polcad.cluster.nouns import KINDS, ClusterView, Demand, Kind, PoolPlan, Shape, Slo, name_of
 from polcad.cluster.profiles import Profile
@@ -42,6 +42,15 @@ class Sized:
         """That pools hold."""
         return sum(gpus_of(plan) for plan in self.held.values())
 
+    def unused_w(self, profile: Profile) -> float:
+        """What GPUs draw that no instance uses, in the fewest servers that hold what pools hold."""
+        return unused_w(profile, self.gpus, sum(map(gpus_of, self.plans)))
+
+
+def unused_w(profile: Profile, held: int, used: int) -> float:
+    """What the GPUs of the fewest servers with `held` of them draw, but for those used."""
+    return profile.unused_w * (ceil(held / profile.server_gpus) * profile.server_gpus - used)
+
 
 def size(profile: Profile, options: Options, view: ClusterView, why: str) -> Sized:
     """Instances and shapes of all pools, for the peak ahead."""
@@ -72,11 +81,15 @@ def relieved(profile: Profile, options: Options, view: ClusterView, sized: Sized
     plans, held = {plan.pool: plan for plan in sized.plans}, dict(sized.held)
     for pool, plan in plans.items():
         if pool in late:
-            used = gpus_of(held[pool])
-            left = replace(bounds, gpus=bounds.gpus - sum(map(gpus_of, held.values())) + used)
-            most_w = bounds.power_w - sum(other.power_w for other in plans.values()) + plan.power_w
-            found = Sizing(profile, left).candidates(asked, plan.kinds)
-            ways = [way for way in found if way.gpus >= used and way.power_w <= most_w]
+            had, others = gpus_of(held[pool]), [other for name, other in plans.items() if name != pool]
+            kept = sum(map(gpus_of, held.values())) - had
+            most_w, used = bounds.power_w - sum(other.power_w for other in others), sum(map(gpus_of, others))
+            found = Sizing(profile, replace(bounds, gpus=bounds.gpus - kept)).candidates(asked, plan.kinds)
+            ways = [
+                way
+                for way in found
+                if way.gpus >= had and way.power_w + unused_w(profile, kept + way.gpus, used + way.gpus) <= most_w
+            ]
             if best := min(ways, key=lambda way: way.power_w + way.change_w, default=None):
                 plans[pool] = held[pool] = planned(best, "more load than foreseen")
     return replace(sized, plans=tuple(plans.values()), held=held)

@@ -14,6 +14,7 @@ from polcad.sim.cluster import simulate
 from polcad.sim.cluster_model import ClusterModel, Limit, Span
 from polcad.simulate_cluster import ClusterOptions, timed
 from policies.dynamo import Dynamo
+from policies.dynamo_rescue import rescue
 from policies.router import Router
 from tests.test_sim_cluster import Few, plan
 
@@ -47,6 +48,13 @@ def test_dynamo_never_plans_more_than_the_row_can_power_nor_faster_than_its_lock
     simulate(ClusterModel("dynamo", planner, Few(per_s=8.0), servers=2, power_budget_w=budget_w, cap=cap))
     assert max(most_w) <= budget_w
     assert (max(most_w) > 6000.0) is (budget_w > 6000.0)  # it would like more than the little that there is
+
+
+def test_a_rescue_under_an_overload_draws_no_more_than_the_row_has() -> None:
+    free = ClusterModel("dynamo", Dynamo(PROFILE).decide, Few(per_s=25.0), servers=2, rescue=rescue)
+    held = simulate(replace(free, planner=Dynamo(PROFILE).decide, power_budget_w=8000.0))
+    assert max(held.series.power_w) <= 1.02 * 8000.0  # what is planned is an estimate
+    assert max(simulate(free).series.power_w) > 1.2 * 8000.0
 
 
 def test_a_slow_server_is_told_to_nobody_and_drowns_where_turns_are_even() -> None:

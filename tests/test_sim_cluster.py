@@ -233,7 +233,7 @@ def crowded(rescue: Rescue | None) -> tuple[Engines, Counter[Rung]]:
     deployment.apply(0.0, [plan("sl", 1, Shape(8), range(3)), plan("ll", 1, Shape(8), range(3, 9))])
     engines.take(asked([(0.0, 4000, 10)] * 9 + [(0.1, 300, 10)]), np.zeros((2, 10), np.int64))
     engines.advance(1.0)
-    rescuing = Rescuing(rescue or (lambda *_: []), engines, deployment, PROFILE)
+    rescuing = Rescuing(rescue or (lambda *_: []), engines, deployment, PROFILE, clocks=True)
     rescuing.tick(1.0)
     engines.advance(60.0)
     return engines, rescuing.done

@@ -57,7 +57,8 @@ class Cluster:
         self._ends = ends_of(sample, NoisyLengths(model.accuracy, model.seed).guess(kinds_of(sample, self._thresholds)))
         self._meter = LoadMeter(TICK_S, self._ends)
         parts = (self._engines, self._deployment, model.profile)
-        self._rescuing = None if model.rescue is None else Rescuing(model.rescue, *parts)
+        unbounded = model.power_budget_w is None
+        self._rescuing = None if model.rescue is None else Rescuing(model.rescue, *parts, clocks=unbounded)
         self._prediction = Prediction()
         self._known: dict[Kind, Demand] = {}  # the load, as last measured
         self._peak: dict[Kind, Demand] = {}

@@ -25,9 +25,13 @@ _OTHERS = 4  # instances with least work, that requests may move to
 class Rescuing:
     """Asks `rescue` what to do for those that wait too long, and does it."""
 
-    def __init__(self, rescue: Rescue, engines: Engines, deployment: Deployment, profile: Profile) -> None:
+    def __init__(
+        self, rescue: Rescue, engines: Engines, deployment: Deployment, profile: Profile, *, clocks: bool
+    ) -> None:
+        """`clocks`: whether instances may run faster than is planned; no row's power bounds them then."""
         self.done: Counter[Rung] = Counter()  # queues reordered, instances made faster, requests moved and dropped
         self._rescue, self._engines, self._deployment, self._profile = rescue, engines, deployment, profile
+        self._clocks = clocks
         self._rates: dict[Shape, tuple[Floats, Floats]] = {}
 
     def tick(self, t: float) -> None:
@@ -40,7 +44,8 @@ class Rescuing:
     def _help(self, t: float, slot: int, shapes: Mapping[int, Shape]) -> None:
         idlest = [other for other in self._engines.idlest(_OTHERS + 1) if other != slot]
         waiting, queue = self._engines.waiting(slot), self._queue(t, slot, shapes[slot])
-        fastest = Shape(shapes[slot].tensor_parallel, self._deployment.limit_frac(slot))
+        most_frac = self._deployment.limit_frac(slot) if self._clocks else shapes[slot].clock_frac
+        fastest = Shape(shapes[slot].tensor_parallel, most_frac)
         speedup = float(self._prompt_s(shapes[slot], np.array([PROMPT_BATCH]))[0])
         speedup /= float(self._prompt_s(fastest, np.array([PROMPT_BATCH]))[0])
         steps = self._rescue(queue, speedup, [self._queue(t, other, shapes[other]) for other in idlest])
