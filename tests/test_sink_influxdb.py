@@ -119,7 +119,7 @@ def test_one_that_hangs_delays_nobody_and_costs_the_oldest(caplog: pytest.LogCap
         database.open.set()
         assert settled(sink) == SinkCounts(written=10, dropped=91)
     assert database.lines == written(0, *range(92, 101))
-    assert "91 points dropped, for too many wait" in caplog.text
+    assert "91 points were dropped since the start: too many waited" in caplog.text
 
 
 def test_what_is_refused_for_good_is_dropped_counted_and_said(caplog: pytest.LogCaptureFixture) -> None:
@@ -130,7 +130,7 @@ def test_what_is_refused_for_good_is_dropped_counted_and_said(caplog: pytest.Log
         sink.put([power(4)])
         assert settled(sink) == SinkCounts(written=3, refused=1)
     assert "field type conflict" in caplog.text
-    assert "1 points dropped, for it refuses them" in caplog.text
+    assert "1 points were dropped since the start: it refuses them" in caplog.text
 
 
 def test_a_batch_that_is_too_large_is_halved_until_it_fits() -> None:
@@ -171,12 +171,14 @@ def test_a_url_that_is_none_is_refused_at_the_door(url: str) -> None:
         InfluxDb(url=url)
 
 
-def test_a_token_comes_from_a_file_and_its_absence_stops_the_start(tmp_path: Path) -> None:
+def test_a_token_comes_from_a_file_and_one_that_cannot_be_read_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("secret\n")
     assert InfluxDb(token_file=str(tmp_path / "token")).token() == "secret"
     assert InfluxDb().token() is None
     with pytest.raises(ConfigError, match=r"influxdb\.token_file=.*cannot be read"):
         InfluxDb(token_file=str(tmp_path / "none")).open()
+    with pytest.raises(ConfigError, match=r"influxdb\.ca=.*cannot be read"):
+        InfluxDb(ca=str(tmp_path / "none")).open()
 
 
 @pytest.mark.parametrize("written", ["secret\nsecret", "secr\u00e9t"], ids=["two lines", "not ASCII"])

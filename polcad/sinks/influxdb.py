@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import ssl
 import threading
 import time
 from collections import deque
@@ -71,11 +72,18 @@ class InfluxDb:
         return token
 
     def open(self) -> Sink:
-        """The sink, writing; ConfigError when there is no token in its file."""
+        """The sink, writing; ConfigError when there is no token in its file, or the CA cannot be read."""
         from polcad.sinks.influxdb_wire import Wire  # noqa: PLC0415  # 43 MiB that only a daemon with a database pays
 
         self.token()
+        self._check_ca()
         return InfluxSink(self, Wire(self))
+
+    def _check_ca(self) -> None:
+        try:
+            ssl.create_default_context(cafile=self.ca or None)
+        except OSError as error:  # an ssl.SSLError too
+            raise ConfigError(f"{_NAME}.ca={self.ca!r} cannot be read: {error.strerror or error}") from None
 
 
 class RefusedError(Exception):
@@ -238,17 +246,14 @@ class InfluxSink:
         return min(max(wait_s, after_s), most_s)
 
     def _tell_losses(self) -> None:
-        counts, told = self.counts(), self._told
+        counts, told, self._told = self.counts(), self._told, self.counts()
         if counts.dropped > told.dropped:
-            lost = counts.dropped - told.dropped
-            self._complaints.add(f"{self._spec.url}, losses", f"{lost} points dropped, for too many wait", _now_s())
+            self._complain(f"{counts.dropped} points were dropped since the start: too many waited", "dropped")
         if counts.refused > told.refused:
-            lost = counts.refused - told.refused
-            self._complaints.add(f"{self._spec.url}, losses", f"{lost} points dropped, for it refuses them", _now_s())
-        self._told = counts
+            self._complain(f"{counts.refused} points were dropped since the start: it refuses them", "refused")
 
-    def _complain(self, what: str) -> None:
-        self._complaints.add(self._spec.url, what, _now_s())
+    def _complain(self, what: str, kind: str = "points") -> None:
+        self._complaints.add(f"{self._spec.url}: {kind}", what, time.monotonic())
 
 
 def _halves(batch: _Batch) -> tuple[_Batch, _Batch]:
@@ -260,6 +265,3 @@ def _halves(batch: _Batch) -> tuple[_Batch, _Batch]:
 
 def _packed(lines: Sequence[bytes]) -> bytes:
     return gzip.compress(b"\n".join(lines), _LEVEL)
-
-
-_now_s = time.monotonic
