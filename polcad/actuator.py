@@ -115,7 +115,7 @@ class Actuator:
                 await follower.place(request.placement)
             plan = self._plan(request)
             if plan is not None:
-                await follower.offer(plan, self._monotonic() - request.age_s)
+                await follower.offer(plan, min(request.heard_s, self._monotonic()))
             if request.settle:
                 followed = await follower.settle()
                 in_force, obedience = followed.in_force, followed.obedience

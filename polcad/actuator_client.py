@@ -30,9 +30,8 @@ class ActuatorClient:
         self._ends = float("-inf")
 
     async def offer(self, plan: Plan, t: float, signed: bytes = b"") -> None:
-        """Hand the plan on, with its age; a signed one as it was heard."""
-        age_s = max(0.0, self._monotonic() - t)
-        await self._ask(Request(None if signed else plan, signed.decode(), age_s, self._placement))
+        """Hand the plan on; a signed one as it was heard. However long that takes, its lease counts from `t`."""
+        await self._ask(Request(None if signed else plan, signed.decode(), t, self._placement))
 
     async def place(self, placement: NodePlacement) -> None:
         """Hand the placement on, and keep it."""

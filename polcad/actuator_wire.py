@@ -20,6 +20,7 @@ MAX_FRAME_BYTES = 2 * MAX_PAYLOAD_BYTES  # a plan and a placement, each as long 
 _HEAD_BYTES = 4
 
 Span = Annotated[float, Range(0.0, 3600.0)]
+Moment = Annotated[float, Range(0.0, 1e10)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Request:
 
     plan: Plan | None = None
     heard: Annotated[str, Text(MAX_PAYLOAD_BYTES)] = ""  # the plan as the broker carried it, instead: it is signed
-    age_s: Span = 0.0  # how long ago the agent heard the plan: its lease is shorter by that
+    heard_s: Moment = 0.0  # when the agent heard the plan, on this host's monotonic clock: its lease counts from there
     placement: NodePlacement | None = None
     settle: bool = False
 

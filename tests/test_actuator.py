@@ -3,8 +3,9 @@
 import asyncio
 import os
 import socket
+import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from polcad.errors import ConfigError, UnavailableError, WireError
 from polcad.follower import Follower, Memory, build_collector, build_device
 from polcad.model import InForce, LeaseState, NodePlacement, Outcome, Placement, Plan, Priority, Rule, Setpoint, Why
 from polcad.pki import make_plan_key
-from polcad.ports import Collector
+from polcad.ports import Collector, Device
 from polcad.signing import SigningSpec
 from polcad.testing_brokers import free_port
 from polcad.wire import Address, encode
@@ -44,6 +45,22 @@ class Hands:
         return self.t
 
 
+class SlowBoard:
+    """A device that answers only while it may."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self.answers = threading.Event()
+        self.answers.set()
+
+    def apply(self, wanted: Mapping[str, Setpoint]) -> None:
+        self._device.apply(wanted)
+
+    def in_force(self) -> InForce:
+        assert self.answers.wait(10.0)
+        return self._device.in_force()
+
+
 @dataclass
 class Node:
     """One actuator, its GPUs and its clock, and a client that may be asked."""
@@ -51,6 +68,7 @@ class Node:
     folder: Path
     follower: Follower
     gpus: Collector
+    board: SlowBoard
     clock: Hands
     client: ActuatorClient
 
@@ -84,12 +102,13 @@ async def actuator(
     """A running actuator."""
     spec, clock = spec_of(folder), clock or Hands()
     gpus = build_collector(spec)
-    follower = Follower(spec, BoundedDevice(build_device(spec, gpus), bounds), clock)
+    board = SlowBoard(build_device(spec, gpus))
+    follower = Follower(spec, BoundedDevice(board, bounds), clock)
     client = ActuatorClient(str(folder / "a.sock"), 5.0, clock)
     with listening_at(folder / "a.sock") as listening:
         running = asyncio.create_task(Actuator(follower, users, clock, believe).run(listening))
         try:
-            yield Node(folder, follower, gpus, clock, client)
+            yield Node(folder, follower, gpus, board, clock, client)
         finally:
             running.cancel()
             with suppress(asyncio.CancelledError):
@@ -125,6 +144,22 @@ def test_a_plan_that_waited_at_the_agent_has_a_shorter_lease(tmp_path: Path) -> 
             assert node.client.remaining_s() == pytest.approx(10.0)
             await node.client.offer(replace(PLAN, seq=2), node.clock.t + 50.0)
             assert node.client.remaining_s() == pytest.approx(60.0)  # a clock that lies lengthens nothing
+
+    asyncio.run(scenario())
+
+
+def test_a_plan_that_waits_behind_a_slow_board_has_a_shorter_lease(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with actuator(tmp_path) as node:
+            node.board.answers.clear()
+            settling = asyncio.create_task(node.client.settle())
+            await eventually(node.client._turn.locked)
+            offering = asyncio.create_task(node.client.offer(PLAN, node.clock.t))
+            await asyncio.sleep(0)  # it waits for its turn
+            node.clock.t += 50.0
+            node.board.answers.set()
+            await asyncio.gather(settling, offering)
+            assert node.follower.remaining_s() == pytest.approx(10.0)
 
     asyncio.run(scenario())
 
@@ -203,7 +238,7 @@ def test_a_stranger_is_told_so_and_hung_up_on(tmp_path: Path) -> None:
         (b"\xff\xff\xff\xff", "bytes are more than"),
         ((MAX_FRAME_BYTES + 1).to_bytes(4, "big"), "bytes are more than"),
         (b"\0\0\0\1{", "not a Request"),
-        (b"\0\0\0\x10" + b'{"age_s": -1.00}', "age_s"),
+        (b"\0\0\0\x10" + b'{"heard_s":-1.0}', "heard_s"),
         (b"\0\0\0\x10" + b'{"settle": "no"}', "settle"),
     ],
 )
