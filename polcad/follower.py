@@ -118,6 +118,8 @@ class Follower:
         self._in_force: InForce | None = None  # must be known before anything is wanted
         self._uuids: tuple[str, ...] = ()
         self._gpus = ThreadPoolExecutor(1, thread_name_prefix=f"gpus-{spec.node_name}")
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix=f"plan-{spec.node_name}")
+        self._remembering: asyncio.Future[None] | None = None  # not waited for: a disk that hangs delays no GPU
         self._turn = asyncio.Lock()
         self._complaints = Complaints(_LOG)
 
@@ -147,8 +149,8 @@ class Follower:
             self._uuids = tuple(dict.fromkeys((*self._in_force.uuid, *uuids)))
             wanted, obedience = self._wanted(), self._lease.obedience(self._monotonic())
             self._in_force = await loop.run_in_executor(self._gpus, self._act, wanted)
-            if self._lease.plan is not None:
-                await loop.run_in_executor(self._gpus, self._remember, self._lease.plan)
+            if self._lease.plan is not None and (self._remembering is None or self._remembering.done()):
+                self._remembering = loop.run_in_executor(self._disk, self._remember, self._lease.plan)
             return Followed(self._in_force, obedience)
 
     def remaining_s(self) -> float:
@@ -156,8 +158,9 @@ class Follower:
         return self._lease.remaining_s(self._monotonic())
 
     async def close(self) -> None:
-        """Wait for what the driver was asked last."""
-        await asyncio.to_thread(self._gpus.shutdown)
+        """Wait for what the driver and the disk were asked last."""
+        for executor in (self._gpus, self._disk):
+            await asyncio.to_thread(executor.shutdown)
 
     def _act(self, wanted: dict[str, Setpoint]) -> InForce:
         self._device.apply(wanted)

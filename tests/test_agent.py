@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -93,6 +94,26 @@ def test_a_disk_that_takes_nothing_is_an_error_that_leaves_the_old_plan(tmp_path
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         Memory(tmp_path / "file" / "plan.json").keep(PLAN)
+
+
+def test_a_disk_that_hangs_keeps_no_brake_from_the_gpus(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    collector, follower = build_parts(spec)
+    gpus: Any = collector
+    draft = spec.plan_path.with_suffix(".new")
+    os.mkfifo(draft)  # whoever writes it waits for a reader
+
+    async def scenario() -> None:
+        await follower.offer(PLAN, time.monotonic())
+        await asyncio.wait_for(follower.settle(), 5.0)
+        brake = replace(PLAN, seq=2, rules=(Rule("row", Setpoint(0.5), Why.BRAKE),))
+        await follower.offer(brake, time.monotonic())
+        await asyncio.wait_for(follower.settle(), 5.0)
+        assert {round(each.clock_frac, 1) for each in gpus.in_force.values()} == {0.5}
+        with draft.open("rb"):
+            await follower.close()
+
+    asyncio.run(scenario())
 
 
 # --- alignment and parts ----------------------------------------------------------------------------------------------
