@@ -316,6 +316,10 @@ class Controller:
         """By the pool that GPUs are placed in, the mean clock in force on those that report one."""
         return self._fleet.pool_clocks_frac()
 
+    def knows(self, node: str) -> bool:
+        """Whether the node is listed, or was taken in when it spoke; more made-up names than the bound are not."""
+        return node in self._fleet.slots
+
     def nodes(self) -> NodeColumns:
         """Every node, in columns."""
         return node_columns(self._fleet)

@@ -111,9 +111,15 @@ class Daemon:
         self.reactions.watch(event, outputs, self.controller.loose)
         if isinstance(event, Tick):
             self._show(event.t, time.perf_counter() - start_s)
-        elif isinstance(event, Heard) and not self._overshadowed(event.t):  # else the row's own daemon writes it
-            self.telling.heard(event, self._placement_of(event.telemetry.node))
+        elif isinstance(event, Heard):
+            self._tell(event)
         return outputs
+
+    def _tell(self, heard: Heard) -> None:
+        """Tell a node's message, unless the row's own daemon does, or it is of more made-up nodes than are taken in."""
+        node = heard.telemetry.node
+        if self.controller.knows(node) and not self._overshadowed(heard.t):
+            self.telling.heard(heard, self._placement_of(node))
 
     async def apply(self, output: Output) -> None:
         """Send a plan or an event."""

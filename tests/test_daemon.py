@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Any, TypeVar
@@ -26,7 +26,9 @@ from polcad.model import (
     RowStatus,
 )
 from polcad.mqtt import Link, Presence
+from polcad.ports import Heard, Point, SinkCounts
 from polcad.spec import GuardSpec, NodeSpec, RackSpec, RowSpec
+from polcad.telling import Outlets
 from polcad.testing import telemetry
 from polcad.testing_brokers import free_port
 from polcad.wire import KINDS, Address, Message, decode, encode, everywhere
@@ -193,6 +195,29 @@ def test_nothing_is_judged_while_the_broker_is_away() -> None:
 
     asyncio.run(scenario())
     assert daemon.controller.counters["ticks"] == 0
+
+
+def test_a_flood_of_made_up_names_fills_no_database() -> None:
+    sink = Filled()
+    daemon = Daemon(SiteSpec(), ROW, GUARD, Polca(), BrokerSpec(), outlets=Outlets({"filled": sink}))
+    for number in range(2000):
+        daemon.on(Heard(number / 1000, telemetry(f"made-up-{number}"), "r1"))
+    refused = daemon.status().counters["refused_unlisted"]
+    assert refused > 0
+    assert len(sink.nodes) == 2000 - refused
+
+
+class Filled:
+    """A sink that remembers which nodes it was told of."""
+
+    def __init__(self) -> None:
+        self.nodes: set[str] = set()
+
+    def put(self, points: Sequence[Point]) -> None:
+        self.nodes |= {value for point in points for name, value in point.tags if name == "node"}
+
+    def counts(self) -> SinkCounts:
+        return SinkCounts()
 
 
 def test_an_event_is_one_line_of_log() -> None:
