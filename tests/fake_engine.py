@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Self
@@ -109,3 +110,22 @@ class Endpoint:
             self._server.shutdown()
             self._thread.join()
             self._server.server_close()
+
+
+@contextmanager
+def serving(engine: Engine, each_s: float = 0.5) -> Iterator[str]:
+    """An engine under a steady load; its URL."""
+    ended = threading.Event()
+
+    def serve() -> None:
+        while not ended.wait(each_s):
+            engine.serve(700, 30)
+
+    with Endpoint(engine.text) as endpoint:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield endpoint.url
+        finally:
+            ended.set()
+            thread.join()

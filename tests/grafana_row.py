@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any
 from polcad.model import EventKind
 from polcad.testing_brokers import Mosquitto, free_port
 from tests.databases import Influx
-from tests.fake_engine import Endpoint, Engine
+from tests.fake_engine import Engine, serving
 from tests.live_row import BRAKE, FREE_MHZ, LOW_T1, LOW_T2, POLCAD, LiveRow, boards_in
 from tests.real_prometheus import Prometheus
 from tests.waiting import until
@@ -98,25 +97,6 @@ class ShownRow(LiveRow):
             until_scraped(f'polcad_events_total{{kind="{kind}"}} offset {3 * SCRAPE_S}s > 0')
 
 
-@contextmanager
-def _served(engine: Engine) -> Iterator[str]:
-    """An engine under a steady load; its URL."""
-    ended = threading.Event()
-
-    def serve() -> None:
-        while not ended.wait(0.2):
-            engine.serve(700, 30)
-
-    with Endpoint(engine.text) as endpoint:
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield endpoint.url
-        finally:
-            ended.set()
-            thread.join()
-
-
 @dataclass(frozen=True, slots=True)
 class Shown:
     """The row that was played, still running, and the databases that know of it."""
@@ -136,6 +116,6 @@ def shown(folder: Path, nvml: Path) -> Iterator[Shown]:
         targets = ", ".join(f'"127.0.0.1:{port}"' for port in row.ports.values())
         (folder / "prometheus.yml").write_text(_PROMETHEUS.format(scrape_s=SCRAPE_S, targets=targets))
         prometheus = stack.enter_context(Prometheus(folder / "prometheus.yml"))
-        row.load_agent(stack.enter_context(_served(Engine())))
+        row.load_agent(stack.enter_context(serving(Engine(), each_s=0.2)))
         row.play(lambda query: until(lambda: bool(prometheus.ask(query)), within_s=60.0))
         yield Shown(row, influx, prometheus)

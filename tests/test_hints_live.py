@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import threading
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 
 from polcad.testing_brokers import Mosquitto, free_port
-from tests.fake_engine import Endpoint, Engine
+from tests.fake_engine import Engine, serving
 from tests.live_row import POLCAD
 from tests.waiting import until
 
@@ -47,25 +46,6 @@ def program(*words: str, env: Mapping[str, str] | None = None) -> Iterator[None]
         finally:
             process.terminate()
             assert process.wait(10.0) == 0
-
-
-@contextmanager
-def serving(engine: Engine) -> Iterator[str]:
-    """An engine under a steady load; its URL."""
-    ended = threading.Event()
-
-    def serve() -> None:
-        while not ended.wait(0.5):
-            engine.serve(700, 30)
-
-    with Endpoint(engine.text) as endpoint:
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield endpoint.url
-        finally:
-            ended.set()
-            thread.join()
 
 
 @pytest.mark.integration
