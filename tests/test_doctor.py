@@ -143,7 +143,8 @@ def test_a_healthy_node_has_exit_code_0_and_a_daemon_is_spared_the_checks_of_a_n
 
     node, daemon = asyncio.run(examine(node=True)), asyncio.run(examine(node=False))
     assert exit_code(node) == exit_code(daemon) == 0
-    assert {check.name for check in node} - {check.name for check in daemon} == {
+    elsewhere = {"second polcad"}  # what else runs on this machine is no part of the promise
+    assert {check.name for check in node} - {check.name for check in daemon} - elsewhere == {
         "gpus",
         "privilege",
         "state_dir",
