@@ -39,7 +39,7 @@ from polcad.telling import Outlets, Telling
 from polcad.web.board import Board
 from polcad.web.metrics import Metrics
 from polcad.web.server import serve
-from polcad.wire import OF_POOLS, Address, decode, encode, everywhere, forget
+from polcad.wire import OF_POOLS, Address, Message, decode, encode, everywhere, forget
 
 _LOG = logging.getLogger(__name__)
 _LIVE_FOR_S = 10.0  # after its last word a daemon counts as gone
@@ -125,13 +125,18 @@ class Daemon:
         """Send a plan or an event."""
         self.telling.said(output)
         if isinstance(output, Plan):
-            message = encode(self._to["plan"], output)
-            self._link.send(self._signer.signed(message) if self._signer else message)
+            self._link.send(self._on_the_wire(output))
             return
         if not self._overshadowed(output.t):
             self._link.send(encode(self._to["event"], output))
         self.board.put_event(output)
         _LOG.info("%s", told(output))
+
+    def _on_the_wire(self, plan: Plan) -> Message:
+        """The plan, signed where that is asked for: at wall time, by which nodes judge how old a signed one is."""
+        if self._signer is None:
+            return encode(self._to["plan"], plan)
+        return self._signer.signed(encode(self._to["plan"], replace(plan, t=time.time())))
 
     def status(self) -> RowStatus:
         """The row now, with what the link and the loop add to what the controller knows."""

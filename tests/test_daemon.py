@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
@@ -26,7 +27,9 @@ from polcad.model import (
     RowStatus,
 )
 from polcad.mqtt import Link, Presence
+from polcad.pki import make_plan_key
 from polcad.ports import Heard, Point, SinkCounts
+from polcad.signing import SigningSpec
 from polcad.spec import GuardSpec, NodeSpec, RackSpec, RowSpec
 from polcad.telling import Outlets
 from polcad.testing import telemetry
@@ -195,6 +198,20 @@ def test_nothing_is_judged_while_the_broker_is_away() -> None:
 
     asyncio.run(scenario())
     assert daemon.controller.counters["ticks"] == 0
+
+
+def test_a_plan_is_signed_with_the_time_that_nodes_judge_it_by_though_the_clock_was_set_since_the_start(
+    tmp_path: Path,
+) -> None:
+    private, public = make_plan_key(tmp_path, "row")
+    spec = SigningSpec(str(private), str(public))
+    daemon, trust = Daemon(SiteSpec(), ROW, GUARD, Polca(), BrokerSpec(), signer=spec.signer()), spec.trust()
+    assert trust is not None
+    daemon._clock._offset_s -= 3600.0  # the wall clock was set an hour forward since
+    asyncio.run(daemon.apply(Plan("row", 1, 1, daemon._clock.now(), 5.0, FREE)))
+    message = daemon._link._outboxes[0].pop()
+    assert message is not None
+    assert trust.plan(message.topic, message.payload, time.time()).seq == 1
 
 
 def test_a_flood_of_made_up_names_fills_no_database() -> None:
