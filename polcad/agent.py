@@ -67,7 +67,7 @@ class Agent:
         self._uuids: tuple[str, ...] = ()
         self.told: Callable[[Telemetry, float], None] = _nobody
         self._last: Telemetry | None = None
-        self._followed_s = monotonic()
+        self._last_s = self._followed_s = monotonic()
         self._pulse = Pulse(monotonic)
         self._complaints = Complaints(_LOG)
         self._to = {
@@ -153,7 +153,7 @@ class Agent:
             dropped=self._link.counters.dropped_out,
         )
         self._link.send(encode(self._to["telemetry"], telemetry))
-        self._last = telemetry
+        self._last, self._last_s = telemetry, self._monotonic()
         self.told(telemetry, self._monotonic() - start_s)
 
     def facts(self) -> AgentFacts:
@@ -161,6 +161,7 @@ class Agent:
         counters, left_s = self._link.counters, self._follower.remaining_s()
         return AgentFacts(
             last=self._last,
+            last_age_s=self._monotonic() - self._last_s,
             connected=self._link.connected,
             stalled=self._pulse.stalled(STALLED_S + 2 * self._spec.period_s),
             complaints=self._complaints.total,

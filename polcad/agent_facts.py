@@ -12,6 +12,7 @@ class AgentFacts:
     """An agent at one moment; counts are since its start."""
 
     last: Telemetry | None  # None: no message went out yet
+    last_age_s: float  # since then; as long as the agent has run, where no message went out
     connected: bool  # to the broker
     stalled: str  # why its loop counts as standing still; "" while it turns
     complaints: int

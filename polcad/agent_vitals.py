@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -79,7 +78,7 @@ class AgentScene:
 
 
 class AgentVitals:
-    """What is watched of one agent, which tells it each of its messages; `now` is Unix time."""
+    """What is watched of one agent, which tells it each of its messages."""
 
     def __init__(self, spec: AgentSpec, window_s: float, facts: Callable[[], AgentFacts]) -> None:
         self._spec, self._window_s, self._facts = spec, window_s, facts
@@ -106,15 +105,14 @@ class AgentVitals:
     def unready(self) -> list[str]:
         """Why the agent cannot do its work; empty while it can."""
         facts = self._facts()
-        return [why for why in ("" if facts.connected else "the broker is not reached", self._blind(facts.last)) if why]
+        return [why for why in ("" if facts.connected else "the broker is not reached", self._blind(facts)) if why]
 
-    def _blind(self, said: Telemetry | None) -> str:
-        if said is None:
+    def _blind(self, facts: AgentFacts) -> str:
+        if facts.last is None:
             return "the GPUs have not been read yet"
-        age_s = time.time() - said.t
-        if age_s > max(_LEAST_S, _PERIODS * self._spec.period_s):
-            return f"the GPUs were last read {age_s:.0f} s ago"
-        powers = said.reading.gpus.power_w
+        if facts.last_age_s > max(_LEAST_S, _PERIODS * self._spec.period_s):
+            return f"the GPUs were last read {facts.last_age_s:.0f} s ago"
+        powers = facts.last.reading.gpus.power_w
         return "" if any(power_w is not None for power_w in powers) else f"none of {len(powers)} GPUs can be read"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 from polcad.agent_facts import AgentFacts
@@ -14,13 +13,9 @@ from tests.scrapes import samples
 from tests.test_points import SAID
 
 SPEC = AgentSpec(row="row1", rack="r1", node="n1")
-FACTS = AgentFacts(SAID, True, "", 3, 2, 1, 4.0, 1.0)
+FACTS = AgentFacts(SAID, 0.5, True, "", 3, 2, 1, 4.0, 1.0)
 NODE = (("node", "n1"), ("rack", "r1"), ("row", "row1"))
 GPU = (("gpu", "0"), ("node", "n1"), ("rack", "r1"), ("row", "row1"), ("uuid", "GPU-a"))
-
-
-def fresh() -> AgentFacts:
-    return replace(FACTS, last=replace(SAID, t=time.time()))
 
 
 def test_everything_told_stands_in_the_table_in_base_units() -> None:
@@ -51,12 +46,11 @@ def test_an_agent_is_ready_when_the_broker_is_up_and_its_gpus_are_read() -> None
     def unready(facts: AgentFacts) -> list[str]:
         return AgentVitals(SPEC, 60.0, lambda: facts).unready()
 
-    assert unready(fresh()) == []
+    assert unready(FACTS) == []
     assert unready(replace(FACTS, last=None, connected=False)) == [
         "the broker is not reached",
         "the GPUs have not been read yet",
     ]
-    old = replace(FACTS, last=replace(SAID, t=time.time() - 100.0))
-    assert unready(old)[0].startswith("the GPUs were last read 100 s ago")
-    lost = replace(SAID, t=time.time(), reading=replace(SAID.reading, gpus=Gpus(("GPU-a",), (None,), (400.0,))))
+    assert unready(replace(FACTS, last_age_s=100.0))[0].startswith("the GPUs were last read 100 s ago")
+    lost = replace(SAID, reading=replace(SAID.reading, gpus=Gpus(("GPU-a",), (None,), (400.0,))))
     assert unready(replace(FACTS, last=lost)) == ["none of 1 GPUs can be read"]
