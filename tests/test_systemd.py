@@ -1,5 +1,6 @@
 """The units as systemd itself judges them, and the package's scripts as the shell does."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -90,3 +91,24 @@ def test_agent_and_actuator_of_the_package_meet_at_the_socket_and_the_brake_is_w
 @pytest.mark.parametrize("script", ["postinst", "prerm", "postrm"])
 def test_the_shell_understands_the_scripts_of_the_package(script: str) -> None:
     subprocess.run(["/bin/sh", "-n", ROOT / "packaging" / script], check=True)
+
+
+def test_a_service_that_does_not_come_up_leaves_no_package_half_installed(tmp_path: Path) -> None:
+    for command, line in (
+        ("systemctl", 'test "$1" != try-restart'),
+        ("systemd-sysusers", ""),
+        ("systemd-tmpfiles", ""),
+    ):
+        (tmp_path / command).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / command).chmod(0o755)
+    (tmp_path / "run").mkdir()
+    script = (ROOT / "packaging" / "postinst").read_text().replace("/run/systemd/system", str(tmp_path / "run"))
+    seen = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["/bin/sh", "-c", script, "postinst", "configure", "0.1.0-1"],
+        env=seen,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, "not every service came up" in done.stderr) == (0, True)
