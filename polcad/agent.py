@@ -237,7 +237,7 @@ def release(config: Config) -> InForce:
 
 @asynccontextmanager
 async def _watched(agent: Agent, spec: AgentSpec) -> AsyncIterator[None]:
-    """Tell machines of the agent while the context lasts, where the configuration asks for it; ConfigError."""
+    """Tell machines of the agent while the context lasts, where the configuration asks for it; UnavailableError."""
     if spec.web is None:
         yield
         return

@@ -311,7 +311,10 @@ def usable(config: Config) -> Config:
 
 
 async def run(config: Config, *, shadow: bool = False) -> None:
-    """The daemon that a configuration describes, with its page, until cancelled; ConfigError, OutrankedError."""
+    """The daemon that a configuration describes, with its page, until cancelled.
+
+    ConfigError, UnavailableError, OutrankedError.
+    """
     row, policy = config.the_row()
     with _foresight(config) as foresight, _opened(config.sinks) as sinks:
         daemon = Daemon(

@@ -15,7 +15,7 @@ import pytest
 from aiohttp import ClientResponse, ClientSession, ClientTimeout, web
 
 from polcad.codec import convert
-from polcad.errors import ConfigError
+from polcad.errors import UnavailableError
 from polcad.model import Event, EventKind
 from polcad.web.board import Board
 from polcad.web.server import Server, serve
@@ -215,11 +215,11 @@ def test_the_server_ends_at_once_while_browsers_look() -> None:
     asyncio.run(main())
 
 
-def test_a_port_in_use_is_the_operators_to_mend() -> None:
+def test_a_port_in_use_is_named_and_may_be_free_at_the_next_start() -> None:
     async def main() -> None:
         async with serve(Board(), FREE_PORT) as url:
             port = int(url.rstrip("/").rpartition(":")[2])
-            with pytest.raises(ConfigError, match=f"web.port={port}"):
+            with pytest.raises(UnavailableError, match=f"web.port={port}"):
                 async with serve(Board(), WebSpec(port=port)):
                     pass
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from polcad.errors import ConfigError
+from polcad.errors import UnavailableError
 
 
 class Place(Protocol):
@@ -32,7 +32,7 @@ class Place(Protocol):
 async def listening(app: web.Application, place: Place, section: str) -> AsyncIterator[str]:
     """Serve the application while the context lasts; gives its URL.
 
-    ConfigError, with the section of the configuration, when the address cannot be had.
+    UnavailableError, with the section of the configuration, when the address cannot be had: at boot it may come later.
     """
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
@@ -49,7 +49,7 @@ async def _bind(runner: web.AppRunner, place: Place, section: str) -> None:
         await web.TCPSite(runner, place.host, place.port).start()
     except OSError as error:
         where = f"{section}.host={place.host!r}, {section}.port={place.port}"
-        raise ConfigError(f"{where} cannot be had ({error.strerror}): name another, or port 0 for any") from None
+        raise UnavailableError(f"{where} cannot be had ({error.strerror}): name another, or port 0 for any") from None
 
 
 def strangers_refused() -> Middleware:

@@ -118,7 +118,7 @@ class Server:
 
 @asynccontextmanager
 async def serve(board: Board, spec: WebSpec, watched: Watched | None = None) -> AsyncIterator[str]:
-    """Serve the board while the context lasts; gives the page's URL. ConfigError when the address cannot be had."""
+    """Serve the board while the context lasts; gives the page's URL. UnavailableError as `listening` does."""
     app = Server(board, local=is_loopback(spec.host), watched=watched).application()
     async with listening(app, spec, "web") as url:
         yield url

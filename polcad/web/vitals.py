@@ -73,7 +73,7 @@ class Vitals:
 
 @asynccontextmanager
 async def exposed(watched: Watched, place: Place, section: str) -> AsyncIterator[str]:
-    """Serve a program's vitals alone while the context lasts; gives the URL, or ConfigError as `listening` does."""
+    """Serve a program's vitals alone while the context lasts; gives the URL. UnavailableError as `listening` does."""
     app = web.Application(middlewares=[strangers_refused()] if is_loopback(place.host) else [])
     app.add_routes(Vitals(watched).routes())
     async with listening(app, place, section) as url:
