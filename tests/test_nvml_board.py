@@ -85,6 +85,17 @@ def test_a_folder_that_cannot_be_written_stops_the_start(tmp_path: Path) -> None
         Baseline(tmp_path / "file")
 
 
+def test_a_full_disk_keeps_nobody_from_guarding_the_gpus(tmp_path: Path) -> None:
+    found = {"G": Kept(400_000, 1275)}
+    Baseline(tmp_path).save(found)
+    (tmp_path / "nvml.new").symlink_to("/dev/full")
+    baseline = Baseline(tmp_path)
+    assert baseline.load() == found
+    baseline.save({"G": Kept(400_000, 1110)})
+    (tmp_path / "nvml.new").unlink()
+    assert Baseline(tmp_path).load() == found
+
+
 class NoGpus:
     def read(self, t: float) -> Reading:
         raise AssertionError(t)

@@ -7,6 +7,7 @@ file counts for one boot of the kernel; for the same reason it need not survive 
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 from polcad.errors import ConfigError
 
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 log = logging.getLogger(__name__)
@@ -32,7 +34,7 @@ class Kept:
 
 
 class Baseline:
-    """The file ``nvml.json`` in `folder`. ConfigError where the folder cannot be written."""
+    """The file ``nvml.json`` in `folder`. ConfigError where the folder cannot be written, unless the disk is full."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "nvml.json"
@@ -43,6 +45,9 @@ class Baseline:
             self._saved = self._read()
             self._write(self._saved)
         except OSError as error:
+            if error.errno in FULL:  # that comes and goes, and the GPUs want guarding meanwhile
+                log.warning("%s cannot be written: %s", self._path, error.strerror)
+                return
             raise ConfigError(f"device nvml: state_dir={str(folder)!r} cannot be written: {error}") from error
 
     def load(self) -> dict[str, Kept]:
