@@ -178,13 +178,13 @@ def revoke(
     names: Annotated[list[str], typer.Argument(help="Identities whose key was lost or stolen.")],
     folder: FolderOption = FOLDER,
 ) -> None:
-    """Revoke certificates: copy ca.crl to the broker, and send it a SIGHUP."""
+    """Revoke certificates: copy ca.crl to the broker, and restart that."""
     from polcad.pki import Authority
 
     authority = Authority(folder)
     for name in names:
         authority.revoke(name)
-    typer.echo(f"{folder / 'ca.crl'}: copy it to the broker, and send that a SIGHUP")
+    typer.echo(f"{folder / 'ca.crl'}: copy it to the broker, and restart that: a SIGHUP leaves who is in connected")
 
 
 def plan_key(
