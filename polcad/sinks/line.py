@@ -35,5 +35,9 @@ def line(point: Point) -> str:
 
 @lru_cache(maxsize=_KEPT)
 def _series(measurement: str, tags: tuple[tuple[str, str], ...]) -> str:
-    """What all lines of a series begin with; tags in order, as InfluxDB likes them."""
-    return ",".join([measurement, *(f"{name}={value.translate(_IN_TAGS)}" for name, value in sorted(tags))])
+    """What all lines of a series begin with; tags in order, as InfluxDB likes them, and none of them empty.
+
+    One empty tag, as of a node that names a GPU "", would have it refuse the whole batch.
+    """
+    told = (f"{name}={value.translate(_IN_TAGS)}" for name, value in sorted(tags) if value)
+    return ",".join([measurement, *told])
