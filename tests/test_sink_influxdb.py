@@ -79,7 +79,7 @@ def test_a_line_has_sorted_tags_and_the_kinds_of_the_table() -> None:
     )
 
 
-def test_an_empty_tag_is_left_out_for_a_database_would_refuse_the_whole_batch() -> None:
+def test_an_empty_tag_is_left_out_for_a_database_refuses_such_a_line() -> None:
     assert line(Point("polcad_gpu", (("gpu", "0"), ("uuid", "")), {"power_w": 1.0}, T)).startswith("polcad_gpu,gpu=0 ")
 
 

@@ -37,7 +37,7 @@ def line(point: Point) -> str:
 def _series(measurement: str, tags: tuple[tuple[str, str], ...]) -> str:
     """What all lines of a series begin with; tags in order, as InfluxDB likes them, and none of them empty.
 
-    One empty tag, as of a node that names a GPU "", would have it refuse the whole batch.
+    A line with an empty one, as of a node that names a GPU "", is refused, and others of its batch may be with it.
     """
     told = (f"{name}={value.translate(_IN_TAGS)}" for name, value in sorted(tags) if value)
     return ",".join([measurement, *told])
