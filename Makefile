@@ -33,6 +33,9 @@ check: setup       ## formatting, lint, types, and the direction of imports
 bench: setup packages ## run benchmarks/*.py; BENCH_OUT=docs/benchmarks.md keeps what they print
 	@sh scripts/bench $(BENCH_OUT)
 
+chaos: setup packages ## break a real row in every way; CHAOS_OUT=docs/reliability.md keeps the table, ARGS="--only CASE --runs N"
+	$(BIN)/python -m tests.chaos $(if $(CHAOS_OUT),--out $(CHAOS_OUT)) $(ARGS)
+
 generate: setup    ## write again the files in docs/ that are generated from the code
 	$(BIN)/python scripts/generate.py
 
@@ -43,4 +46,4 @@ clean:             ## remove what the other targets made
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup packages demo test test-all deb check bench generate lock clean
+.PHONY: help setup packages demo test test-all deb check bench chaos generate lock clean

@@ -116,16 +116,20 @@ class Influx:
         guard = f'if ($http_authorization != "Token {self._token}") {{ return 401; }}' if self._token else ""
         nginx = _NGINX.format(folder=folder, port=self._port, write_port=self._write_port, guard=guard)
         (folder / "nginx.conf").write_text(nginx)
-        influxd = running("influxd", "-config", str(folder / "influxd.toml"), log=folder / "influxd.log")
-        self._stack.enter_context(influxd)
+        self.start()
         self._stack.enter_context(running("nginx", "-c", str(folder / "nginx.conf"), log=folder / "nginx.log"))
-        until(lambda: _answers(f"{self.url}/ping"), within_s=30.0)
         until(lambda: _answers(f"{self.write_url}/ping"), within_s=30.0)
         self.ask(f'CREATE DATABASE "{self._database}"')
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    def start(self) -> None:
+        """Start the engine, or start it again over its old data; returns when it answers."""
+        options = ("-config", str(self._folder / "influxd.toml"))
+        self.engine = self._stack.enter_context(running("influxd", *options, log=self._folder / "influxd.log"))
+        until(lambda: _answers(f"{self.url}/ping"), within_s=30.0)
 
     def ask(self, query: str) -> list[dict[str, Any]]:
         """What InfluxQL finds: a row a dict, with its tags; times are in microseconds."""

@@ -104,6 +104,11 @@ class FakeGpu:
         """How many settings were refused."""
         return int(self._state.refused_writes)
 
+    @property
+    def address(self) -> int:
+        """Where its state lies in this process, for the library's own `fake_plug_mw`."""
+        return ctypes.addressof(self._state)
+
     def load(self, load: float) -> None:
         """From 0, idle, to 1, all the board can draw."""
         self._state.load = load
@@ -139,6 +144,10 @@ class FakeGpu:
     def ignore_lock(self) -> None:
         """Lock calls succeed and change nothing."""
         self._state.ignore_lock = 1
+
+    def unlock(self) -> None:
+        """Take the clock lock away, as another tool would."""
+        self._state.lock_mhz = 0
 
     def refuse_reset(self) -> None:
         """ResetGpuLockedClocks is NOT_SUPPORTED."""

@@ -56,6 +56,11 @@ static uint32_t clock_mhz(const struct gpu *g) {
     return mhz;
 }
 
+/* Not of NVML: what a meter at the board's plug shows, whatever its driver and its sensors say. */
+double fake_plug_mw(const struct gpu *g) {
+    return power_at(g, clock_mhz(g));
+}
+
 static double now_s(const struct node *n) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);

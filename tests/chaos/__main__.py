@@ -1,0 +1,40 @@
+"""Break a real row in every way there is a case for, and count what held.
+
+python -m tests.chaos [--only CASE] [--runs 10] [--seed 7] [--jobs 2] [--out docs/reliability.md]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from tests.chaos.bench import BY_NAME, Options, outcomes, say
+from tests.chaos.cases import CASES
+from tests.chaos.table import page
+
+
+def main() -> int:
+    """0 when every promise held in every run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", action="append", choices=sorted(BY_NAME), help="this case; may be given again")
+    parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--jobs", type=int, default=2, help="rows at the same time")
+    parser.add_argument("--out", type=Path, help="keep the table here")
+    options = parser.parse_args()
+    cases = [case for case in CASES if not options.only or case.name in options.only]
+    start_s, found = time.monotonic(), {}
+    for outcome in outcomes(cases, Options(options.runs, options.seed, options.jobs)):
+        found[outcome.name] = outcome
+        say(f"[{time.monotonic() - start_s:.0f} s] {outcome.name}: {'; '.join(outcome.failures) or 'held'}")
+    text = page([found[case.name] for case in cases], options.runs, options.seed, time.monotonic() - start_s)
+    sys.stdout.write(text)
+    if options.out:
+        options.out.write_text(text)
+    return 1 if any(outcome.failures for outcome in found.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""The cases: what breaks, for how long, and what may be lost by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import combinations
+from random import Random
+
+from tests.chaos.faults import Board, Driver, Fault, Freeze, Full, Kill, Reload, SecondDaemon
+from tests.chaos.row import FRAME_S, GUARD, NODES
+from tests.fake_nvml.control import NO_PERMISSION, FakeGpu
+
+PARTS = ("broker", "daemon", "agent", "actuator", "recorder", "database")
+LEASE_S = GUARD["lease_s"]
+_EVENTS_IN_FLIGHT = 20  # that a killed daemon or broker may take with it, or that pass while the judge reconnects
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One way to break a row. `make` gives the fault of a run, by the run's number and its random numbers."""
+
+    name: str
+    holds: str  # what must hold besides the promises of every case
+    make: Callable[[int, Random], Fault]
+    hold_s: tuple[float, float] = (0.2, 2.0 * LEASE_S)  # for how long it stays broken
+    silences: bool = False  # messages may be lost while it is broken, and until everybody is connected again
+    events_lost: int = 0  # at most, a run
+    history: bool = False  # the recording and the database are compared with what was said
+    recording_gap_s: float | None = None  # of a run's messages, beside those while it was broken; None: nothing
+    database_gap_s: float | None = None
+    runs: int = 0  # at least
+
+
+def named(part: str, rng: Random) -> str:
+    """A part of the row; an agent or actuator is that of any node."""
+    node = rng.choice(NODES)
+    return {"agent": node, "actuator": f"actuator-{node}"}.get(part, part)
+
+
+def _kill(part: str) -> Case:
+    def make(_: int, rng: Random) -> Fault:
+        return Kill((named(part, rng),))
+
+    return _with_bounds(f"kill-{part}", part, make)
+
+
+def _with_bounds(name: str, part: str, make: Callable[[int, Random], Fault]) -> Case:
+    """A case that breaks one part: what is in flight there may be lost, and nothing else."""
+    broker, daemon, recorder = (part == each for each in ("broker", "daemon", "recorder"))
+    return Case(
+        name,
+        _HOLDS[part],
+        make,
+        silences=broker,
+        events_lost=_EVENTS_IN_FLIGHT if broker or daemon else 0,
+        history=True,
+        recording_gap_s=FRAME_S if recorder else 0.0 if broker else None,
+        database_gap_s=0.0 if broker or daemon else None,
+    )
+
+
+_HOLDS = {
+    "broker": "leases end; all reconnect by themselves",
+    "daemon": "leases end; a new one loosens nothing",
+    "agent": "its actuator falls to the fail-safe",
+    "actuator": "its boards stay; others make up for it",
+    "recorder": "loses at most the 5 s it had not flushed",
+    "database": "points wait; none is lost",
+}
+
+
+def _kill_two() -> Case:
+    pairs = tuple(combinations(PARTS, 2))
+
+    def make(run: int, rng: Random) -> Fault:
+        return Kill(tuple(named(part, rng) for part in pairs[run % len(pairs)]))
+
+    return replace(_with_bounds("kill-two", "broker", make), holds="as each alone", recording_gap_s=FRAME_S, runs=15)
+
+
+def _freeze(part: str) -> Case:
+    def make(_: int, rng: Random) -> Fault:
+        return Freeze((named(part, rng),))
+
+    return _with_bounds(f"freeze-{part}", part, make)
+
+
+def _full() -> tuple[Case, ...]:
+    state = Case(
+        "full-state", "followed all the same; a plan that is not kept is said", lambda _, rng: Full((*_both(rng),))
+    )
+    recorder = Case(
+        "full-recorder",
+        "ends and says so; what it had is readable, and `--append` goes on",
+        lambda _, __: Full(("recorder",)),
+        hold_s=(3.0, FRAME_S + 1.0),
+        history=True,
+        recording_gap_s=FRAME_S,
+    )
+    return state, recorder
+
+
+def _both(rng: Random) -> tuple[str, str]:
+    node = rng.choice(NODES)
+    return node, f"actuator-{node}"
+
+
+def _board(name: str, holds: str, breaks: Callable[[FakeGpu], None], **more: bool) -> Case:
+    return Case(name, holds, lambda _, rng: Board(rng.choice(NODES), breaks, **more))
+
+
+def _spike(gpu: FakeGpu) -> None:
+    gpu.force_power_mw(2_000_000)
+
+
+def _zero(gpu: FakeGpu) -> None:
+    gpu.force_power_mw(0)
+
+
+def _stuck(gpu: FakeGpu) -> None:
+    gpu.force_power_mw(232_500)  # of a board at the load before the rise
+
+
+def _refuse(gpu: FakeGpu) -> None:
+    gpu.fail_writes(NO_PERMISSION)
+
+
+BOARDS = (
+    _board("gpu-lost", "counts its last power", FakeGpu.vanish, settable=False),
+    _board("gpu-hung", "its neighbour follows; others make up for it", FakeGpu.hang, settable=False),
+    _board("gpu-refuses", "told as not obeyed; others make up for it", _refuse, settable=False),
+    _board("gpu-unlocked-outside", "is locked again", FakeGpu.unlock, outside=True),
+    _board("sensor-zero", "a fault, never headroom", _zero),
+    _board("sensor-stuck", "hides what it hides, and no more", _stuck),
+    _board("sensor-spikes", "a fault: no brake by it alone", _spike),
+    _board("node-at-zero", "counts its worst case", _zero, every=True),
+    _board("node-ignores-plan", "others make up for it", FakeGpu.ignore_lock, every=True),
+    Case("driver-reload", "the node's boards are locked again", lambda _, rng: Driver(rng.choice(NODES))),
+)
+CHANGES = (
+    Case("second-daemon", "the older ends with 76", lambda _, __: SecondDaemon(), events_lost=_EVENTS_IN_FLIGHT),
+    Case(
+        "reload",
+        "all start anew at once; nothing is loosened",
+        lambda _, __: Reload(bad=False),
+        events_lost=_EVENTS_IN_FLIGHT,
+    ),
+    Case("reload-bad", "nothing changes, nobody ends", lambda _, __: Reload(bad=True)),
+)
+CASES = (*map(_kill, PARTS), _kill_two(), *map(_freeze, PARTS), *_full(), *BOARDS, *CHANGES)

@@ -1,0 +1,191 @@
+"""What breaks, how it breaks, and how it is mended."""
+
+from __future__ import annotations
+
+import resource
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tests.chaos.row import NODES, ChaosRow
+from tests.fake_nvml.control import FakeGpu, FakeNode
+from tests.live_row import Program
+
+OUTRANKED = 76  # what a daemon ends with when a newer one has its row
+BAD = "[guard]\ntick_s = -1\nlaese_s = 3\n"
+
+
+@dataclass
+class Fault:
+    """Breaks a row, and mends it. Names are of nodes, or UUIDs of single boards."""
+
+    unset: frozenset[str] = field(default=frozenset(), init=False)  # nobody can set these: others make up for them
+    deaf: frozenset[str] = field(default=frozenset(), init=False)  # no plan may reach these
+    meddled: frozenset[str] = field(default=frozenset(), init=False)  # somebody outside loosens these
+
+    def begin(self, row: ChaosRow) -> None:
+        """Break it."""
+        raise NotImplementedError
+
+    def end(self, row: ChaosRow) -> None:
+        """Mend it."""
+        raise NotImplementedError
+
+    def over(self, row: ChaosRow) -> bool:
+        """What else belongs to a row that has recovered from it."""
+        del row
+        return True
+
+
+@dataclass
+class _OfParts(Fault):
+    """Breaks parts."""
+
+    parts: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """A node without actuator cannot be set; one without agent, or without broker, hears no plan."""
+        setters = (part for part in self.parts if part.startswith("actuator-"))
+        self.unset = frozenset(part.removeprefix("actuator-") for part in setters)
+        self.deaf = frozenset(NODES if "broker" in self.parts else self.parts)
+
+
+class Kill(_OfParts):
+    """kill -9, then started again, in the order named."""
+
+    def begin(self, row: ChaosRow) -> None:
+        """Kill all at once."""
+        for part in self.parts:
+            row.kill(part)
+
+    def end(self, row: ChaosRow) -> None:
+        """Start them again."""
+        for part in self.parts:
+            row.start_part(part)
+
+
+class Freeze(_OfParts):
+    """SIGSTOP, then SIGCONT: alive, connected, and silent."""
+
+    def begin(self, row: ChaosRow) -> None:
+        """Stop them."""
+        for part in self.parts:
+            row.freeze(part)
+
+    def end(self, row: ChaosRow) -> None:
+        """Let them go on."""
+        for part in self.parts:
+            row.freeze(part, signal.SIGCONT)
+
+
+@dataclass
+class Full(Fault):
+    """No file of these programs can grow, as on a full disk; one that ends by it is started again."""
+
+    parts: tuple[str, ...]
+
+    def begin(self, row: ChaosRow) -> None:
+        """Fill it."""
+        self._limit(row, 0)
+
+    def end(self, row: ChaosRow) -> None:
+        """Make room."""
+        self._limit(row, resource.RLIM_INFINITY)
+        for part in self.parts:
+            if row.programs[part].process.poll() is not None:
+                row.start_part(part)
+
+    def _limit(self, row: ChaosRow, most_bytes: int) -> None:
+        for part in self.parts:
+            process = row.programs[part].process
+            if process.poll() is None:
+                resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most_bytes, resource.RLIM_INFINITY))
+
+
+@dataclass
+class Board(Fault):
+    """The first board of a node fails, or all of them."""
+
+    node: str
+    breaks: Callable[[FakeGpu], None]
+    every: bool = False
+    settable: bool = True
+    outside: bool = False
+
+    def begin(self, row: ChaosRow) -> None:
+        """Break it."""
+        for gpu in self._gpus(row):
+            self.breaks(gpu)
+
+    def end(self, row: ChaosRow) -> None:
+        """All is well again."""
+        for gpu in self._gpus(row):
+            gpu.well()
+
+    def _gpus(self, row: ChaosRow) -> list[FakeGpu]:
+        gpus = row.boards[self.node].gpus[: None if self.every else 1]
+        uuids = frozenset(gpu.uuid for gpu in gpus)
+        self.unset, self.meddled = frozenset() if self.settable else uuids, uuids if self.outside else frozenset()
+        return gpus
+
+
+@dataclass
+class Driver(Fault):
+    """A node's driver goes, with every lock, and comes back."""
+
+    node: str
+
+    def __post_init__(self) -> None:
+        """While it is away nothing can be set."""
+        self.unset = frozenset({self.node})
+
+    def begin(self, row: ChaosRow) -> None:
+        """Unload it."""
+        self._of(row).unload_driver()
+
+    def end(self, row: ChaosRow) -> None:
+        """Load it."""
+        self._of(row).load_driver()
+
+    def _of(self, row: ChaosRow) -> FakeNode:
+        return row.boards[self.node]
+
+
+@dataclass
+class SecondDaemon(Fault):
+    """A second daemon starts for the same row: the newer has it, and the older ends and says so."""
+
+    older: list[Program] = field(default_factory=list, init=False)
+
+    def begin(self, row: ChaosRow) -> None:
+        """Start it."""
+        self.older.append(row.programs["daemon"])
+        row.start_part("daemon")
+
+    def end(self, row: ChaosRow) -> None:
+        """Nobody does anything: they must settle it between them."""
+
+    def over(self, row: ChaosRow) -> bool:
+        """The older one has ended."""
+        del row
+        return all(program.process.poll() == OUTRANKED for program in self.older)
+
+
+@dataclass
+class Reload(Fault):
+    """Daemon, agents and actuators are told to read their configuration again; `bad`: it is none that could serve."""
+
+    bad: bool
+
+    def begin(self, row: ChaosRow) -> None:
+        """Tell them."""
+        parts = [part for part in row.programs if part != "recorder"]
+        if self.bad:
+            for part in parts:
+                (row.folder / f"{part}.toml").write_text(BAD)
+        for part in parts:
+            row.programs[part].process.send_signal(signal.SIGHUP)
+
+    def end(self, row: ChaosRow) -> None:
+        """Put the good files back."""
+        row.write_config()

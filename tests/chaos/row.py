@@ -1,0 +1,141 @@
+"""The row that is broken: three nodes with agent and actuator, daemon, broker, recorder and database, all processes."""
+
+from __future__ import annotations
+
+import getpass
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.ear import Ear
+from tests.databases import Influx
+from tests.live_row import FREE_MHZ, LiveRow
+from tests.waiting import until
+
+BUDGET_W = 2000.0  # full load draws 2400 W, the fail-safe leaves 1682 W of it, two nodes in it and one free 1922 W
+NODES = ("n1", "n2", "n3")
+GUARD = {"lease_s": 1.0, "stale_after_s": 0.6, "dwell_s": 0.5, "brake_dwell_s": 0.5}
+POLICY = (
+    "[policy]\nt1_frac = 0.90\nt2_frac = 0.97\n"  # so high that a rise to full load is over the budget before any lock
+)
+CALM_LOAD = 0.5  # 1395 W
+FRAME_S = 5.0  # what a killed recorder may lose, as `polcad.recording` says
+
+
+@dataclass
+class ChaosRow(LiveRow):
+    """A live row, as it would be installed. A part is named daemon, broker, recorder, database, n1 or actuator-n1."""
+
+    budget_w: float = BUDGET_W
+    influx: Influx | None = None
+    broken: set[str] = field(default_factory=set)  # parts that somebody here ended
+
+    def write_config(self, **guard: Any) -> None:
+        """As every row's, with an actuator a node, a recorder and a database."""
+        super().write_config(**{**GUARD, **guard})
+        (self.folder / "bounds.toml").write_text("")
+        for name in self.priorities:
+            config = self.folder / f"{name}.toml"
+            config.write_text(
+                f'{config.read_text()}[actuator]\nsocket = "{self.folder}/{name}.sock"\nuser = "{getpass.getuser()}"\n'
+                f'bounds = "{self.folder}/bounds.toml"\nstate_dir = "{self.folder}/actuator-{name}"\n'
+            )
+            (self.folder / f"actuator-{name}.toml").write_text(config.read_text())
+        daemon = self.folder / "daemon.toml"
+        (self.folder / "recorder.toml").write_text(daemon.read_text())
+        daemon.write_text(f"{daemon.read_text()}{POLICY}")
+        if self.influx is not None:
+            sink = f'[influxdb]\nurl = "{self.influx.write_url}"\nflush_s = 0.2\ntimeout_s = 2.0\nretry_max_s = 1.0\n'
+            daemon.write_text(f"{daemon.read_text()}{sink}")
+
+    def begin(self) -> None:
+        """Start every part, and wait until the row is calm."""
+        self.ear = Ear(self.tap)
+        for name in self.priorities:
+            self.start_part(f"actuator-{name}")
+        self.start_part("recorder")
+        self.start_all()
+        self.calm()
+
+    @property
+    def recording(self) -> Path:
+        """What the recorder writes."""
+        return self.folder / "row.rec"
+
+    def start_part(self, part: str) -> None:
+        """Start a part, or start it again."""
+        kinds: dict[str, Callable[[], object]] = {
+            "broker": self.broker.start,
+            "database": self._influx.start if part == "database" else lambda: None,
+            "daemon": self.daemon,
+            "recorder": lambda: self.start("record", "recorder", {}, str(self.recording), "--append"),
+        }
+        if part in kinds:
+            kinds[part]()
+        elif part.startswith("actuator-"):
+            self.start("actuator", part, self._nodes[part.removeprefix("actuator-")].env)
+        else:
+            self.agent(part)
+        self.broken.discard(part)
+
+    def kill(self, part: str) -> None:
+        """End a part as a crash does."""
+        self.broken.add(part)
+        if part == "broker":
+            self.broker.stop(signal.SIGKILL)
+        elif part == "database":
+            self._influx.engine.kill()
+            self._influx.engine.wait(5.0)
+        else:
+            self.programs[part].kill()
+
+    def freeze(self, part: str, number: signal.Signals = signal.SIGSTOP) -> None:
+        """Let a part stand still, or (SIGCONT) go on."""
+        if part == "broker":
+            (self.broker.pause if number is signal.SIGSTOP else self.broker.resume)()
+        elif part == "database":
+            self._influx.engine.send_signal(number)
+        else:
+            self.programs[part].process.send_signal(number)
+
+    @property
+    def _influx(self) -> Influx:
+        assert self.influx is not None, "this row was made without a database"
+        return self.influx
+
+    def fallen(self) -> list[str]:
+        """Programs that ended though nobody here ended them."""
+        ended = {part: program.process.poll() for part, program in self.programs.items() if part not in self.broken}
+        return [f"{part} ended with {code}" for part, code in ended.items() if code is not None]
+
+    def calm(self) -> None:
+        """Bring the row to a load that it may run free, and wait until it does."""
+        self.load(CALM_LOAD)
+        until(lambda: self.clocks() == {name: {FREE_MHZ} for name in self.priorities}, 20.0)
+        until(self.well, 20.0)
+
+    def well(self, since: float = 0.0) -> bool:
+        """Whether every node has said since a time that it follows a plan from after it, and every board is as it says.
+
+        The plan is the newest on the wire; what the boards are is read at the boards.
+        """
+        ear = self.ear.listen()
+        if not ear.plans or ear.plans[-1].t < since:
+            return False
+        plan = ear.plans[-1].plan
+        said = [ear.last.get(name) for name in self.priorities]
+        held = all(
+            each
+            and each[0] > since
+            and each[1].plan
+            and each[1].plan.lease == "held"
+            and each[1].plan.epoch == plan.epoch
+            for each in said
+        )
+        return held and all(self._is_as_told(name) for name in self.priorities)
+
+    def _is_as_told(self, name: str) -> bool:
+        wanted = self.ear.plans[-1].setpoint(name, self.priorities[name])
+        return all(abs(mhz - wanted.clock_frac * FREE_MHZ) < 15 for mhz in self.clocks()[name])

@@ -1,0 +1,198 @@
+"""A case, run over and over on one row: drive it over its budget, break it at some moment, mend it, and judge."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+from polcad.model import Telemetry
+from polcad.recording import read
+from polcad.testing_brokers import Mosquitto
+from polcad.wire import decode
+from tests.chaos.cases import Case
+from tests.chaos.faults import Fault
+from tests.chaos.judge import LEASE_S, Board, Verdict, judge
+from tests.chaos.meter import Meter
+from tests.chaos.row import ChaosRow
+from tests.databases import Influx
+from tests.live_row import BRAKE, PERIOD_S, boards_in
+from tests.waiting import until
+
+MOMENTS = ("calm", "plan", "brake", "settled")  # at which it breaks; each run has the next
+_RECONNECT_S = 3.0  # until all clients of a broker are back: they try again each 0.2 s, and start in a second
+_MESSAGES_PER_S = 2 * 3 / PERIOD_S  # of three nodes, which also speak when a plan changes anything
+_TOLD = re.compile(r"^INFO polcad\.daemon: (?:row|rack/\S+|node/\S+): [a-z_]+\b", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What came of one run."""
+
+    moment: str
+    hold_s: float
+    verdict: Verdict
+    recovered_s: float  # from mending to a row where every board is where the newest plan wants it
+    telemetry_lost: int
+    events_lost: int
+    broken: tuple[str, ...]  # promises that did not hold
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of a case."""
+
+    name: str
+    holds: str
+    runs: list[Run] = field(default_factory=list)
+    recording_lost: int | None = None  # messages that the judge heard and the recording lacks
+    database_lost: int | None = None
+    broken: list[str] = field(default_factory=list)
+
+    @property
+    def failures(self) -> list[str]:
+        """Every promise that did not hold, with its run."""
+        each = [f"run {number} ({run.moment}): {what}" for number, run in enumerate(self.runs) for what in run.broken]
+        return each + self.broken
+
+
+class Bench:
+    """A row that stands, and what it has been through."""
+
+    def __init__(self, folder: Path, lib_dir: Path, case: Case, stack: ExitStack) -> None:
+        self._case = case
+        influx = stack.enter_context(Influx(folder)) if case.history else None
+        broker = stack.enter_context(Mosquitto(folder))
+        self.row = stack.enter_context(ChaosRow(folder, broker, boards_in(folder, lib_dir), influx=influx))
+        self.meter = stack.enter_context(Meter(lib_dir, self.row.all_gpus()))
+        self.row.begin()
+        self._began_t, self._began_s = time.time(), time.monotonic()
+        self._known = self.row.ear.told.copy()
+
+    def run(self, number: int, rng: Random) -> Run:
+        """Break the row once."""
+        row, case = self.row, self._case
+        row.calm()
+        time.sleep(rng.uniform(0.0, 2 * PERIOD_S))  # the rise comes at any time between two readings
+        fault, hold_s, moment = case.make(number, rng), rng.uniform(*case.hold_s), MOMENTS[number % len(MOMENTS)]
+        start_s, lost, told, heard = time.monotonic(), row.ear.lost.total(), self._told(), len(row.ear.events)
+        broken_s = self._drive(moment, fault, rng)
+        time.sleep(hold_s)
+        fault.end(row)
+        mended_s = time.monotonic()
+        broken = []
+        try:
+            until(lambda: row.well(mended_s) and fault.over(row), 20.0)
+        except AssertionError:
+            broken.append("not recovered within 20 s")
+        recovered_s = time.monotonic() - mended_s
+        until(
+            lambda: (
+                self._told() - told <= len(row.ear.listen().events) - heard
+                or time.monotonic() > mended_s + recovered_s + 1.0
+            )
+        )
+        verdict = judge(self.meter.since(start_s), row.ear.listen().plans, self._judged(fault, broken_s))
+        telemetry_lost = row.ear.lost.total() - lost
+        events_lost = max(0, self._told() - told - (len(row.ear.events) - heard))
+        broken += [*verdict.broken(), *row.fallen()]
+        if telemetry_lost > (case.silences and (hold_s + _RECONNECT_S) * _MESSAGES_PER_S):
+            broken.append(f"{telemetry_lost} messages of telemetry lost")
+        if events_lost > case.events_lost:
+            broken.append(f"{events_lost} events lost")
+        return Run(moment, hold_s, verdict, recovered_s, telemetry_lost, events_lost, tuple(broken))
+
+    def _drive(self, moment: str, fault: Fault, rng: Random) -> float:
+        """Full load, and the fault at its moment; that moment, in monotonic seconds."""
+        row = self.row
+        if moment == "calm":
+            broken_s = time.monotonic()
+            fault.begin(row)
+            time.sleep(rng.uniform(0.0, LEASE_S))
+            row.load(1.0)
+            return broken_s
+        row.load(1.0)
+        if moment == "plan":  # between a reading and what is set by it
+            time.sleep(rng.uniform(0.0, 1.5 * PERIOD_S))
+        else:
+            until(lambda: BRAKE in set().union(*row.clocks().values()))
+            if moment == "settled":
+                until(lambda: BRAKE not in set().union(*row.clocks().values()))
+            time.sleep(rng.uniform(0.0, 0.5))
+        broken_s = time.monotonic()
+        fault.begin(row)
+        return broken_s
+
+    def _told(self) -> int:
+        """How many events the daemons have told, by their own logs."""
+        return len(_TOLD.findall((self.row.folder / "daemon.log").read_text()))
+
+    def _judged(self, fault: Fault, broken_s: float) -> Sequence[Board]:
+        """The boards, less those that nobody could set."""
+        judged = []
+        for place, uuid in enumerate(gpu.uuid for gpu in self.meter.gpus):
+            node = next(name for name in self.row.priorities if f"-{name}-" in uuid)
+            deaf_from_s = broken_s if node in fault.deaf else float("inf")
+            if not fault.unset & {node, uuid}:
+                judged.append(Board(place, node, self.row.priorities[node], deaf_from_s, uuid in fault.meddled))
+        return judged
+
+    def close(self, outcome: Outcome) -> None:
+        """End the writers of history in order, and compare what they have with what was said."""
+        row = self.row
+        if not self._case.history:
+            return
+        said = row.ear.listen().told - self._known
+        row.programs["recorder"].stop()
+        outcome.recording_lost = len(said - _recorded(row.recording))
+        row.programs["daemon"].stop()
+        outcome.database_lost = max(0, len(said) - self._written())
+        outages_s = sum(run.hold_s + _RECONNECT_S for run in outcome.runs)
+        self._bound(outcome, "recording", outcome.recording_lost, self._case.recording_gap_s, outages_s)
+        self._bound(outcome, "database", outcome.database_lost, self._case.database_gap_s, outages_s)
+
+    def _bound(self, outcome: Outcome, what: str, lost: int, gap_s: float | None, outages_s: float) -> None:
+        most = len(self.row.priorities) if gap_s is None else (outages_s + gap_s * len(outcome.runs)) * _MESSAGES_PER_S
+        if lost > most:
+            outcome.broken.append(f"the {what} lacks {lost} messages, more than {most:.0f}")
+
+    def _written(self) -> int:
+        """How many messages the database has, since the row began."""
+        assert self.row.influx is not None
+        query = 'SELECT count("gpus") FROM polcad_node WHERE time > {}u'
+        found = self.row.influx.ask(query.format(int(self._began_t * 1e6)))
+        return int(found[0]["count"]) if found else 0
+
+
+def _recorded(path: Path) -> set[tuple[str, int, str]]:
+    nouns = (decode(message)[1] for _, message in read(path) if message.topic.endswith("/telemetry"))
+    return {(noun.node, noun.seq, noun.boot_id) for noun in nouns if isinstance(noun, Telemetry)}
+
+
+def run_case(case: Case, runs: int, seed: int, lib_dir: Path, note: Callable[[str], None] = lambda _: None) -> Outcome:
+    """Run a case on a row of its own. A run that never begins or ends is a failure, and gets the next a new row."""
+    outcome = Outcome(case.name, case.holds)
+    number, runs = 0, max(runs, case.runs) if runs > 1 else runs
+    while number < runs:
+        with tempfile.TemporaryDirectory(prefix="polcad-chaos-") as folder, ExitStack() as stack:
+            bench = Bench(Path(folder), lib_dir, case, stack)
+            while number < runs:
+                run = bench.run(number, Random(f"{seed} {case.name} {number}"))  # noqa: S311  # the same again
+                note(f"{case.name} {number}: {run}")
+                outcome.runs.append(run)
+                number += 1
+                if any("recovered" in what or "ended" in what for what in run.broken):
+                    note(_tails(Path(folder)))
+                    break
+            else:
+                bench.close(outcome)
+    return outcome
+
+
+def _tails(folder: Path) -> str:
+    return "\n".join(f"--- {log.name}\n{log.read_text()[-1500:]}" for log in sorted(folder.glob("*.log")))

@@ -1,0 +1,90 @@
+"""The summary of a bench as a page of docs."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from statistics import median
+
+from tests.chaos.judge import LEASE_S, REACTION_S, SLACK_S
+from tests.chaos.row import BUDGET_W
+from tests.chaos.run import Outcome
+from tests.live_row import PERIOD_S, TICK_S
+
+_COLUMNS = (
+    *("case", "held", "over budget, longest", "peak", "looser, longest", "unordered", "telemetry / events lost"),
+    *("recording / database lack", "recovery, median / worst", "what must hold besides"),
+)
+_HEAD = """# Reliability
+
+By `make chaos CHAOS_OUT=docs/reliability.md`: {runs} runs a case, seed {seed}, {cores} cores, Python {python},
+{took:.0f} s. One case alone: `make chaos ARGS="--only kill-daemon --runs 3"`.
+
+Real processes on real parts: three nodes of two fake A100 boards (the C fake of NVML), each with its agent and
+actuator; the daemon, Mosquitto, a recorder, and InfluxDB where history is compared. A tick each {tick:g} s, a
+reading each {period:g} s, leases of {lease:g} s. Each run drives the row from 70 % to 120 % of its {budget:.0f} W
+and breaks it at one of four moments: before the rise, between reading and plan, in the brake, after the brake. It
+stays broken for a random time.
+
+The judge reads the boards' own registers and what they draw each 10 ms, never polcad's word for it, and hears the
+plans on the wire. In every run it asks, over all of it:
+
+- The row is over its budget for no longer than the reaction time, {reaction:g} s here: a lease, a reading, and
+  {slack:g} s for two cores that start programs at the same time.
+- No board is looser than the newest plan, or than the fail-safe once that plan's lease has ended, for longer than
+  that; a board whose node hears no plans may be as loose as the fail-safe of the last it heard. None is ever
+  loosened without a plan that asks for it (*unordered*). Boards that nobody could set, since their actuator, driver
+  or board is what was broken, are left out of this, not out of the row's power: others must make up for them.
+- No program ends that nobody ended. Lost messages are counted by their sequence numbers, lost events against the
+  daemon's log, the recording and the database against what was heard, each within the case's bound.
+- Afterwards every node follows the plan, and every board is where it wants it. *Recovery* is from mending to that.
+
+"""
+
+
+def page(outcomes: Sequence[Outcome], runs: int, seed: int, took_s: float) -> str:
+    """The page, in Markdown."""
+    head = _HEAD.format(
+        runs=runs,
+        seed=seed,
+        cores=os.cpu_count(),
+        python=platform.python_version(),
+        took=took_s,
+        tick=TICK_S,
+        period=PERIOD_S,
+        lease=LEASE_S,
+        budget=BUDGET_W,
+        reaction=REACTION_S,
+        slack=SLACK_S,
+    )
+    failures = [f"- {outcome.name}: {what}" for outcome in outcomes for what in outcome.failures]
+    rest = ["", "What did not hold:", "", *failures] if failures else []
+    ruled = f"|{'---|' * len(_COLUMNS)}"
+    return head + "\n".join([_line(*_COLUMNS), ruled, *map(_row, outcomes), *rest, ""])
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _row(outcome: Outcome) -> str:
+    runs = outcome.runs
+    if not runs:
+        return _line(outcome.name, "0 of 0", *[""] * 7, outcome.holds)
+    well = sum(not run.broken for run in runs)
+    verdicts, recovered = [run.verdict for run in runs], [run.recovered_s for run in runs]
+    lost = f"{sum(run.telemetry_lost for run in runs)} / {sum(run.events_lost for run in runs)}"
+    history = "-" if outcome.recording_lost is None else f"{outcome.recording_lost} / {outcome.database_lost}"
+    return _line(
+        outcome.name,
+        f"{well} of {len(runs)}",
+        f"{max(each.over_s for each in verdicts):.2f} s",
+        f"{max(each.peak_w for each in verdicts):.0f} W",
+        f"{max(each.loose_s for each in verdicts):.2f} s",
+        f"{sum(each.unordered for each in verdicts)}",
+        lost,
+        history,
+        f"{median(recovered):.1f} / {max(recovered):.1f} s",
+        outcome.holds,
+    )
