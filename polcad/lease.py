@@ -2,9 +2,10 @@
 
 A plan holds for `lease_s` from its receipt, counted on the node's own monotonic clock: a wall clock that jumps changes
 nothing. When it ends, the node takes the stricter of what it had and the plan's fail-safe setpoint; silence never
-loosens. A plan that is not newer (epoch, then sequence) than the last one accepted is refused: a late, repeated or
-replayed plan moves nothing. A shadow plan is let pass: nobody follows it, and it says nothing against the plan that is
-followed.
+loosens. Nor does the first word after silence: a link that was cut, or an agent that stood still, delivers what waited,
+the oldest first, so nothing is loosened until plans have been coming for a fifth of a lease. A plan that is not newer
+(epoch, then sequence) than the last one accepted is refused: a late, repeated or replayed plan moves nothing. A shadow
+plan is let pass: nobody follows it, and it says nothing against the plan that is followed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 from polcad.model import FREE, LeaseState, NodePlacement, Obedience, Plan, Setpoint
+
+_SETTLED_LEASES = 0.2  # one tick of the default; what waited arrives in far less
 
 
 class Fail(StrEnum):
@@ -30,6 +33,8 @@ class Lease:
         self._row, self._rack, self._node, self._fail = row, rack, node, fail
         self._plan = None if remembered is None or remembered.shadow else remembered
         self._ends = float("-inf")
+        self._back_s = float("-inf")  # when plans began to come again after silence
+        self._doubted = False  # the plan may be one that comes late
         self._wanted: dict[str, Setpoint] = {}
         self._refused = 0
 
@@ -44,6 +49,9 @@ class Lease:
             return None
         reason = self._objection(plan)
         if reason is None:
+            if self._plan is not None and t >= self._ends:
+                self._back_s = t
+            self._doubted = t < self._back_s + _SETTLED_LEASES * plan.lease_s
             self._plan, self._ends = plan, t + plan.lease_s
         else:
             self._refused += 1
@@ -85,9 +93,10 @@ class Lease:
             return {}
         for uuid in uuids:
             asked = plan.setpoint(self._rack, self._node, uuid, placement.of(uuid))
+            if t >= self._ends or self._doubted:
+                asked = asked.strictest(self._wanted.get(uuid) or in_force.get(uuid, FREE))
             if t >= self._ends:
-                had = self._wanted.get(uuid) or in_force.get(uuid, FREE)
-                asked = self._in_silence(plan, asked.strictest(had))
+                asked = self._in_silence(plan, asked)
             self._wanted[uuid] = asked
         return {uuid: self._wanted[uuid] for uuid in uuids}
 

@@ -136,6 +136,30 @@ def test_a_gpu_that_comes_back_in_silence_takes_what_was_asked_while_it_was_gone
     assert wanted(held, 60.0) == BRAKE
 
 
+def test_after_silence_what_comes_late_loosens_nothing() -> None:
+    held = lease()
+    held.offer(plan(1), 0.0)
+    assert wanted(held, 6.0) == FAIL_SAFE
+    for seq in range(2, 20):  # a link that was cut is mended, and delivers what waited: the oldest first
+        held.offer(plan(seq), 10.0 + seq / 1000)
+        assert wanted(held, 10.0 + seq / 1000) == FAIL_SAFE
+    held.offer(plan(20, rule(BRAKE)), 10.1)
+    assert wanted(held, 10.1) == BRAKE
+
+
+def test_after_silence_plans_that_go_on_are_followed_again() -> None:
+    held = lease()
+    held.offer(plan(1), 0.0)
+    wanted(held, 6.0)
+    held.offer(plan(2, rule(LOCK)), 10.0)
+    assert wanted(held, 10.0) == FAIL_SAFE
+    assert held.state(10.0) is LeaseState.HELD
+    held.offer(plan(3, rule(LOCK)), 11.0)
+    assert wanted(held, 11.0) == LOCK
+    held.offer(plan(4), 11.1)
+    assert wanted(held, 11.1) == FREE
+
+
 offers = st.tuples(
     st.just("offer"),
     st.integers(1, 3),  # epoch
