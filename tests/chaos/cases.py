@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import combinations
 from random import Random
+from typing import Any
 
-from tests.chaos.faults import Board, Driver, Fault, Freeze, Full, Kill, Reload, SecondDaemon
+from tests.chaos.faults import Board, Cut, Driver, Fault, Freeze, Full, Kill, Reload, SecondDaemon, Slow
+from tests.chaos.proxy import late, lossy
 from tests.chaos.row import FRAME_S, GUARD, NODES
 from tests.fake_nvml.control import NO_PERMISSION, FakeGpu
 
@@ -30,6 +32,8 @@ class Case:
     recording_gap_s: float | None = None  # of a run's messages, beside those while it was broken; None: nothing
     database_gap_s: float | None = None
     runs: int = 0  # at least
+    most_runs: int = 1000
+    links: bool = False  # programs reach the broker by links that can be cut
 
 
 def named(part: str, rng: Random) -> str:
@@ -84,6 +88,35 @@ def _freeze(part: str) -> Case:
         return Freeze((named(part, rng),))
 
     return _with_bounds(f"freeze-{part}", part, make)
+
+
+def _cut(name: str, holds: str, make: Callable[[int, Random], Fault], **more: Any) -> Case:
+    return Case(name, holds, make, silences=True, events_lost=_EVENTS_IN_FLIGHT, links=True, **more)
+
+
+def _half(rng: Random) -> tuple[str, ...]:
+    return tuple(rng.sample(NODES, 2))
+
+
+LINKS = (
+    _cut("cut-node", "falls to the fail-safe; counts its worst case", lambda _, rng: Cut((rng.choice(NODES),))),
+    _cut("cut-half", "the same", lambda _, rng: Cut(_half(rng))),
+    _cut("cut-daemon", "leases end", lambda _, __: Cut(("daemon",))),
+    _cut("cut-node-up", "follows; counts its worst case", lambda _, rng: Cut((rng.choice(NODES),), ("up",))),
+    _cut("cut-node-down", "falls to the fail-safe", lambda _, rng: Cut((rng.choice(NODES),), ("down",))),
+    _cut("cut-daemon-up", "leases end", lambda _, __: Cut(("daemon",), ("up",))),
+    _cut("cut-daemon-down", "counts worst cases", lambda _, __: Cut(("daemon",), ("down",))),
+    _cut(
+        "cut-all-30s",
+        "nothing is loosened by what comes late",
+        lambda _, __: Cut((*NODES, "daemon")),
+        hold_s=(30.0, 30.0),
+        most_runs=2,
+    ),
+    _cut("link-late", "200 ± 100 ms each way on every link", lambda _, rng: Slow(late(rng))),
+    _cut("link-lossy-1", "of 100 packets 1 is sent again", lambda _, rng: Slow(lossy(rng, 0.01))),
+    _cut("link-lossy-10", "of 10 packets 1 is sent again", lambda _, rng: Slow(lossy(rng, 0.1))),
+)
 
 
 def _full() -> tuple[Case, ...]:
@@ -148,4 +181,4 @@ CHANGES = (
     ),
     Case("reload-bad", "nothing changes, nobody ends", lambda _, __: Reload(bad=True)),
 )
-CASES = (*map(_kill, PARTS), _kill_two(), *map(_freeze, PARTS), *_full(), *BOARDS, *CHANGES)
+CASES = (*map(_kill, PARTS), _kill_two(), *LINKS, *map(_freeze, PARTS), *_full(), *BOARDS, *CHANGES)

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tests.chaos.proxy import Delay
 from tests.chaos.row import NODES, ChaosRow
 from tests.fake_nvml.control import FakeGpu, FakeNode
 from tests.live_row import Program
@@ -76,6 +77,45 @@ class Freeze(_OfParts):
         """Let them go on."""
         for part in self.parts:
             row.freeze(part, signal.SIGCONT)
+
+
+@dataclass
+class Cut(Fault):
+    """Nothing passes on the links of these parts, in these directions; TCP delivers what waited once it is mended."""
+
+    parts: tuple[str, ...]
+    ways: tuple[str, ...] = ("up", "down")
+
+    def __post_init__(self) -> None:
+        """Who is cut off from the broker hears nothing."""
+        self.deaf = frozenset(self.parts if "down" in self.ways else ())
+
+    def begin(self, row: ChaosRow) -> None:
+        """Cut them."""
+        for part in self.parts:
+            row.links[part].cut(*self.ways)
+
+    def end(self, row: ChaosRow) -> None:
+        """Mend them."""
+        for part in self.parts:
+            row.links[part].mend()
+
+
+@dataclass
+class Slow(Fault):
+    """Every link of the row is a bad one."""
+
+    delay: Delay
+
+    def begin(self, row: ChaosRow) -> None:
+        """Slow all."""
+        for link in row.links.values():
+            link.slow(self.delay)
+
+    def end(self, row: ChaosRow) -> None:
+        """Mend all."""
+        for link in row.links.values():
+            link.mend()
 
 
 @dataclass

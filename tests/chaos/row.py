@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import getpass
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.chaos.ear import Ear
+from tests.chaos.proxy import Proxy
 from tests.databases import Influx
 from tests.live_row import FREE_MHZ, LiveRow
 from tests.waiting import until
@@ -30,6 +31,7 @@ class ChaosRow(LiveRow):
 
     budget_w: float = BUDGET_W
     influx: Influx | None = None
+    links: Mapping[str, Proxy] = field(default_factory=dict)  # by part, its way to the broker, where that may be cut
     broken: set[str] = field(default_factory=set)  # parts that somebody here ended
 
     def write_config(self, **guard: Any) -> None:
@@ -49,6 +51,9 @@ class ChaosRow(LiveRow):
         if self.influx is not None:
             sink = f'[influxdb]\nurl = "{self.influx.write_url}"\nflush_s = 0.2\ntimeout_s = 2.0\nretry_max_s = 1.0\n'
             daemon.write_text(f"{daemon.read_text()}{sink}")
+        for part, link in self.links.items():
+            config = self.folder / f"{part}.toml"
+            config.write_text(config.read_text().replace(f"port = {self.broker.port}\n", f"port = {link.port}\n"))
 
     def begin(self) -> None:
         """Start every part, and wait until the row is calm."""

@@ -19,7 +19,8 @@ from tests.chaos.cases import Case
 from tests.chaos.faults import Fault
 from tests.chaos.judge import LEASE_S, Board, Verdict, judge
 from tests.chaos.meter import Meter
-from tests.chaos.row import ChaosRow
+from tests.chaos.proxy import Proxy
+from tests.chaos.row import NODES, ChaosRow
 from tests.databases import Influx
 from tests.live_row import BRAKE, PERIOD_S, boards_in
 from tests.waiting import until
@@ -68,7 +69,10 @@ class Bench:
         self._case = case
         influx = stack.enter_context(Influx(folder)) if case.history else None
         broker = stack.enter_context(Mosquitto(folder))
-        self.row = stack.enter_context(ChaosRow(folder, broker, boards_in(folder, lib_dir), influx=influx))
+        parts = (*NODES, "daemon") if case.links else ()
+        links = {part: stack.enter_context(Proxy(broker.port)) for part in parts}
+        made = ChaosRow(folder, broker, boards_in(folder, lib_dir), influx=influx, links=links)
+        self.row = stack.enter_context(made)
         self.meter = stack.enter_context(Meter(lib_dir, self.row.all_gpus()))
         self.row.begin()
         self._began_t, self._began_s = time.time(), time.monotonic()
@@ -177,7 +181,7 @@ def _recorded(path: Path) -> set[tuple[str, int, str]]:
 def run_case(case: Case, runs: int, seed: int, lib_dir: Path, note: Callable[[str], None] = lambda _: None) -> Outcome:
     """Run a case on a row of its own. A run that never begins or ends is a failure, and gets the next a new row."""
     outcome = Outcome(case.name, case.holds)
-    number, runs = 0, max(runs, case.runs) if runs > 1 else runs
+    number, runs = 0, min(max(runs, case.runs), case.most_runs) if runs > 1 else runs
     while number < runs:
         with tempfile.TemporaryDirectory(prefix="polcad-chaos-") as folder, ExitStack() as stack:
             bench = Bench(Path(folder), lib_dir, case, stack)
