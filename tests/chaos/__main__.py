@@ -1,6 +1,6 @@
 """Break a real row in every way there is a case for, and count what held.
 
-python -m tests.chaos [--only CASE] [--runs 10] [--seed 7] [--jobs 2] [--out docs/reliability.md]
+python -m tests.chaos [--only CASE] [--runs 10] [--seed 7] [--jobs 3] [--stretch 1] [--out docs/reliability.md]
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=sorted(BY_NAME), help="this case; may be given again")
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--jobs", type=int, default=2, help="rows at the same time")
+    parser.add_argument("--jobs", type=int, default=3, help="rows at the same time")
+    parser.add_argument("--stretch", type=float, default=1.0, help="all stays broken so many times longer")
     parser.add_argument("--out", type=Path, help="keep the table here")
     options = parser.parse_args()
     cases = [case for case in CASES if not options.only or case.name in options.only]
     start_s, found = time.monotonic(), {}
-    for outcome in outcomes(cases, Options(options.runs, options.seed, options.jobs)):
+    for outcome in outcomes(cases, Options(options.runs, options.seed, options.jobs, options.stretch)):
         found[outcome.name] = outcome
         say(f"[{time.monotonic() - start_s:.0f} s] {outcome.name}: {'; '.join(outcome.failures) or 'held'}")
     text = page([found[case.name] for case in cases], options.runs, options.seed, time.monotonic() - start_s)

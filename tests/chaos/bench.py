@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.chaos.cases import CASES, Case
@@ -19,11 +19,12 @@ BY_NAME = {case.name: case for case in CASES}
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How often, with which random numbers, and how many rows at the same time."""
+    """How often, with which random numbers, how many rows at the same time, how many times longer all stays broken."""
 
     runs: int = 10
     seed: int = 7
-    jobs: int = 2
+    jobs: int = 3
+    stretch: float = 1.0
 
 
 def say(text: str) -> None:
@@ -32,12 +33,15 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
-def one(name: str, runs: int, seed: int, lib_dir: Path) -> Outcome:
+def one(name: str, options: Options, lib_dir: Path) -> Outcome:
     """A case, in a process of its own; one whose row cannot even be built is a failure, and not the bench's end."""
+    case = BY_NAME[name]
+    shortest_s, longest_s = case.hold_s
+    stretched = replace(case, hold_s=(options.stretch * shortest_s, options.stretch * longest_s))
     try:
-        return run_case(BY_NAME[name], runs, seed, lib_dir, say)
+        return run_case(stretched, options.runs, options.seed, lib_dir, say)
     except (AssertionError, OSError, RuntimeError) as error:
-        return Outcome(name, BY_NAME[name].holds, broken=[f"the row did not come up, or calm down: {error}"])
+        return Outcome(name, case.holds, broken=[f"the row did not come up, or calm down: {error}"])
 
 
 def outcomes(cases: Sequence[Case], options: Options) -> Iterator[Outcome]:
@@ -48,6 +52,6 @@ def outcomes(cases: Sequence[Case], options: Options) -> Iterator[Outcome]:
         ProcessPoolExecutor(options.jobs, mp_context=spawn) as pool,
     ):
         lib_dir = build(Path(__file__).parents[1] / "fake_nvml" / "nvml.c", Path(folder) / "lib")
-        running = [pool.submit(one, case.name, options.runs, options.seed, lib_dir) for case in cases]
+        running = [pool.submit(one, case.name, options, lib_dir) for case in cases]
         for done in as_completed(running):
             yield done.result()

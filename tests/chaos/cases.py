@@ -155,6 +155,10 @@ def _stuck(gpu: FakeGpu) -> None:
     gpu.force_power_mw(232_500)  # of a board at the load before the rise
 
 
+def _hold_limit(gpu: FakeGpu) -> None:
+    gpu.hold_limit(150.0)
+
+
 def _refuse(gpu: FakeGpu) -> None:
     gpu.fail_writes(NO_PERMISSION)
 
@@ -164,6 +168,7 @@ BOARDS = (
     _board("gpu-hung", "its neighbour follows; others make up for it", FakeGpu.hang, settable=False),
     _board("gpu-refuses", "told as not obeyed; others make up for it", _refuse, settable=False),
     _board("gpu-unlocked-outside", "is locked again", FakeGpu.unlock, outside=True),
+    _board("limit-held-outside", "a limit of 150 W: told as overridden", _hold_limit),
     _board("sensor-zero", "a fault, never headroom", _zero),
     _board("sensor-stuck", "hides what it hides, and no more", _stuck),
     _board("sensor-spikes", "a fault: no brake by it alone", _spike),

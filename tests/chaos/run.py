@@ -26,6 +26,7 @@ from tests.live_row import BRAKE, PERIOD_S, boards_in
 from tests.waiting import until
 
 MOMENTS = ("calm", "plan", "brake", "settled")  # at which it breaks; each run has the next
+_IN_FLIGHT_S = 1.0  # that an event may be on its way
 _RECONNECT_S = 3.0  # until all clients of a broker are back: they try again each 0.2 s, and start in a second
 _MESSAGES_PER_S = 2 * 3 / PERIOD_S  # of three nodes, which also speak when a plan changes anything
 _TOLD = re.compile(r"^INFO polcad\.daemon: (?:row|rack/\S+|node/\S+): [a-z_]+\b", re.MULTILINE)
@@ -77,6 +78,7 @@ class Bench:
         self.row.begin()
         self._began_t, self._began_s = time.time(), time.monotonic()
         self._known = self.row.ear.told.copy()
+        self._lost_before = 0  # events
 
     def run(self, number: int, rng: Random) -> Run:
         """Break the row once."""
@@ -84,7 +86,7 @@ class Bench:
         row.calm()
         time.sleep(rng.uniform(0.0, 2 * PERIOD_S))  # the rise comes at any time between two readings
         fault, hold_s, moment = case.make(number, rng), rng.uniform(*case.hold_s), MOMENTS[number % len(MOMENTS)]
-        start_s, lost, told, heard = time.monotonic(), row.ear.lost.total(), self._told(), len(row.ear.events)
+        start_s, lost = time.monotonic(), row.ear.lost.total()
         broken_s = self._drive(moment, fault, rng)
         time.sleep(hold_s)
         fault.end(row)
@@ -95,15 +97,9 @@ class Bench:
         except AssertionError:
             broken.append("not recovered within 20 s")
         recovered_s = time.monotonic() - mended_s
-        until(
-            lambda: (
-                self._told() - told <= len(row.ear.listen().events) - heard
-                or time.monotonic() > mended_s + recovered_s + 1.0
-            )
-        )
         verdict = judge(self.meter.since(start_s), row.ear.listen().plans, self._judged(fault, broken_s))
         telemetry_lost = row.ear.lost.total() - lost
-        events_lost = max(0, self._told() - told - (len(row.ear.events) - heard))
+        events_lost = self._events_lost()
         broken += [*verdict.broken(), *row.fallen()]
         if telemetry_lost > (case.silences and (hold_s + _RECONNECT_S) * _MESSAGES_PER_S):
             broken.append(f"{telemetry_lost} messages of telemetry lost")
@@ -132,9 +128,17 @@ class Bench:
         fault.begin(row)
         return broken_s
 
-    def _told(self) -> int:
-        """How many events the daemons have told, by their own logs."""
-        return len(_TOLD.findall((self.row.folder / "daemon.log").read_text()))
+    def _events_lost(self) -> int:
+        """How many events more are in the daemons' logs than were heard, since this was last asked."""
+        end_s, before = time.monotonic() + _IN_FLIGHT_S, self._lost_before
+
+        def lost() -> int:
+            told = len(_TOLD.findall((self.row.folder / "daemon.log").read_text()))
+            return max(0, told - len(self.row.ear.listen().events))
+
+        until(lambda: lost() <= before or time.monotonic() > end_s)
+        self._lost_before = max(lost(), before)
+        return self._lost_before - before
 
     def _judged(self, fault: Fault, broken_s: float) -> Sequence[Board]:
         """The boards, less those that nobody could set."""

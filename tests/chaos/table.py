@@ -19,7 +19,8 @@ _COLUMNS = (
 _HEAD = """# Reliability
 
 By `make chaos CHAOS_OUT=docs/reliability.md`: {runs} runs a case, seed {seed}, {cores} cores, Python {python},
-{took:.0f} s. One case alone: `make chaos ARGS="--only kill-daemon --runs 3"`.
+{took:.0f} s. One case alone: `make chaos ARGS="--only kill-daemon --runs 3"`; `--stretch 10` leaves
+all broken ten times as long.
 
 Real processes on real parts: three nodes of two fake A100 boards (the C fake of NVML), each with its agent and
 actuator; the daemon, Mosquitto, a recorder, and InfluxDB where history is compared. A tick each {tick:g} s, a
