@@ -41,7 +41,7 @@ def one(name: str, options: Options, lib_dir: Path) -> Outcome:
     try:
         return run_case(stretched, options.runs, options.seed, lib_dir, say)
     except (AssertionError, OSError, RuntimeError) as error:
-        return Outcome(name, case.holds, broken=[f"the row did not come up, or calm down: {error}"])
+        return Outcome(name, broken=[f"the row did not come up, or calm down: {error}"])
 
 
 def outcomes(cases: Sequence[Case], options: Options) -> Iterator[Outcome]:

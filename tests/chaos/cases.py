@@ -23,9 +23,10 @@ class Case:
     """One way to break a row. `make` gives the fault of a run, by the run's number and its random numbers."""
 
     name: str
-    holds: str  # what must hold besides the promises of every case
+    what: str  # breaks
     make: Callable[[int, Random], Fault]
     hold_s: tuple[float, float] = (0.2, 2.0 * LEASE_S)  # for how long it stays broken
+    may_lose: str = "nothing"  # in words, what the bounds below allow
     silences: bool = False  # messages may be lost while it is broken, and until everybody is connected again
     events_lost: int = 0  # at most, a run
     history: bool = False  # the recording and the database are compared with what was said
@@ -46,16 +47,17 @@ def _kill(part: str) -> Case:
     def make(_: int, rng: Random) -> Fault:
         return Kill((named(part, rng),))
 
-    return _with_bounds(f"kill-{part}", part, make)
+    return _with_bounds(f"kill-{part}", "kill -9, and started again", part, make)
 
 
-def _with_bounds(name: str, part: str, make: Callable[[int, Random], Fault]) -> Case:
+def _with_bounds(name: str, what: str, part: str, make: Callable[[int, Random], Fault]) -> Case:
     """A case that breaks one part: what is in flight there may be lost, and nothing else."""
     broker, daemon, recorder = (part == each for each in ("broker", "daemon", "recorder"))
     return Case(
         name,
-        _HOLDS[part],
+        what,
         make,
+        may_lose=_MAY_LOSE.get(part, "nothing"),
         silences=broker,
         events_lost=_EVENTS_IN_FLIGHT if broker or daemon else 0,
         history=True,
@@ -64,13 +66,10 @@ def _with_bounds(name: str, part: str, make: Callable[[int, Random], Fault]) -> 
     )
 
 
-_HOLDS = {
-    "broker": "leases end; all reconnect by themselves",
-    "daemon": "leases end; a new one loosens nothing",
-    "agent": "its actuator falls to the fail-safe",
-    "actuator": "its boards stay; others make up for it",
-    "recorder": "loses at most the 5 s it had not flushed",
-    "database": "points wait; none is lost",
+_MAY_LOSE = {
+    "broker": "what is said until all are connected again",
+    "daemon": "events in flight; the database lacks its absence",
+    "recorder": "the recording lacks its absence, and 5 s before it",
 }
 
 
@@ -80,18 +79,32 @@ def _kill_two() -> Case:
     def make(run: int, rng: Random) -> Fault:
         return Kill(tuple(named(part, rng) for part in pairs[run % len(pairs)]))
 
-    return replace(_with_bounds("kill-two", "broker", make), holds="as each alone", recording_gap_s=FRAME_S, runs=15)
+    return replace(
+        _with_bounds("kill-two", "two parts at once, every pair", "broker", make),
+        may_lose="as each alone",
+        recording_gap_s=FRAME_S,
+        runs=15,
+    )
 
 
 def _freeze(part: str) -> Case:
     def make(_: int, rng: Random) -> Fault:
         return Freeze((named(part, rng),))
 
-    return _with_bounds(f"freeze-{part}", part, make)
+    return _with_bounds(f"freeze-{part}", "SIGSTOP, and SIGCONT", part, make)
 
 
-def _cut(name: str, holds: str, make: Callable[[int, Random], Fault], **more: Any) -> Case:
-    return Case(name, holds, make, silences=True, events_lost=_EVENTS_IN_FLIGHT, links=True, **more)
+def _cut(name: str, what: str, make: Callable[[int, Random], Fault], **more: Any) -> Case:
+    return Case(
+        name,
+        what,
+        make,
+        may_lose=_MAY_LOSE["broker"],
+        silences=True,
+        events_lost=_EVENTS_IN_FLIGHT,
+        links=True,
+        **more,
+    )
 
 
 def _half(rng: Random) -> tuple[str, ...]:
@@ -99,35 +112,34 @@ def _half(rng: Random) -> tuple[str, ...]:
 
 
 LINKS = (
-    _cut("cut-node", "falls to the fail-safe; counts its worst case", lambda _, rng: Cut((rng.choice(NODES),))),
-    _cut("cut-half", "the same", lambda _, rng: Cut(_half(rng))),
-    _cut("cut-daemon", "leases end", lambda _, __: Cut(("daemon",))),
-    _cut("cut-node-up", "follows; counts its worst case", lambda _, rng: Cut((rng.choice(NODES),), ("up",))),
-    _cut("cut-node-down", "falls to the fail-safe", lambda _, rng: Cut((rng.choice(NODES),), ("down",))),
-    _cut("cut-daemon-up", "leases end", lambda _, __: Cut(("daemon",), ("up",))),
-    _cut("cut-daemon-down", "counts worst cases", lambda _, __: Cut(("daemon",), ("down",))),
+    _cut("cut-node", "a node and the broker, both ways", lambda _, rng: Cut((rng.choice(NODES),))),
+    _cut("cut-half", "two of three nodes and the broker", lambda _, rng: Cut(_half(rng))),
+    _cut("cut-daemon", "daemon and broker, both ways", lambda _, __: Cut(("daemon",))),
+    _cut("cut-node-up", "a node is not heard, and hears", lambda _, rng: Cut((rng.choice(NODES),), ("up",))),
+    _cut("cut-node-down", "a node is heard, and hears nothing", lambda _, rng: Cut((rng.choice(NODES),), ("down",))),
+    _cut("cut-daemon-up", "the daemon is not heard, and hears", lambda _, __: Cut(("daemon",), ("up",))),
+    _cut("cut-daemon-down", "the daemon hears nothing, and is heard", lambda _, __: Cut(("daemon",), ("down",))),
     _cut(
         "cut-all-30s",
-        "nothing is loosened by what comes late",
+        "everybody and the broker, for 30 s",
         lambda _, __: Cut((*NODES, "daemon")),
         hold_s=(30.0, 30.0),
         most_runs=2,
     ),
     _cut("link-late", "200 ± 100 ms each way on every link", lambda _, rng: Slow(late(rng))),
-    _cut("link-lossy-1", "of 100 packets 1 is sent again", lambda _, rng: Slow(lossy(rng, 0.01))),
-    _cut("link-lossy-10", "of 10 packets 1 is sent again", lambda _, rng: Slow(lossy(rng, 0.1))),
+    _cut("link-lossy-1", "1 of 100 packets comes a retransmission later", lambda _, rng: Slow(lossy(rng, 0.01))),
+    _cut("link-lossy-10", "1 of 10 packets comes a retransmission later", lambda _, rng: Slow(lossy(rng, 0.1))),
 )
 
 
 def _full() -> tuple[Case, ...]:
-    state = Case(
-        "full-state", "followed all the same; a plan that is not kept is said", lambda _, rng: Full((*_both(rng),))
-    )
+    state = Case("full-state", "no file of a node's agent and actuator can grow", lambda _, rng: Full((*_both(rng),)))
     recorder = Case(
         "full-recorder",
-        "ends and says so; what it had is readable, and `--append` goes on",
+        "no file of the recorder can grow; started again if it ends",
         lambda _, __: Full(("recorder",)),
         hold_s=(3.0, FRAME_S + 1.0),
+        may_lose=_MAY_LOSE["recorder"],
         history=True,
         recording_gap_s=FRAME_S,
     )
@@ -139,8 +151,8 @@ def _both(rng: Random) -> tuple[str, str]:
     return node, f"actuator-{node}"
 
 
-def _board(name: str, holds: str, breaks: Callable[[FakeGpu], None], **more: bool) -> Case:
-    return Case(name, holds, lambda _, rng: Board(rng.choice(NODES), breaks, **more))
+def _board(name: str, what: str, breaks: Callable[[FakeGpu], None], **more: bool) -> Case:
+    return Case(name, what, lambda _, rng: Board(rng.choice(NODES), breaks, **more))
 
 
 def _spike(gpu: FakeGpu) -> None:
@@ -164,26 +176,37 @@ def _refuse(gpu: FakeGpu) -> None:
 
 
 BOARDS = (
-    _board("gpu-lost", "counts its last power", FakeGpu.vanish, settable=False),
-    _board("gpu-hung", "its neighbour follows; others make up for it", FakeGpu.hang, settable=False),
-    _board("gpu-refuses", "told as not obeyed; others make up for it", _refuse, settable=False),
-    _board("gpu-unlocked-outside", "is locked again", FakeGpu.unlock, outside=True),
-    _board("limit-held-outside", "a limit of 150 W: told as overridden", _hold_limit),
-    _board("sensor-zero", "a fault, never headroom", _zero),
-    _board("sensor-stuck", "hides what it hides, and no more", _stuck),
-    _board("sensor-spikes", "a fault: no brake by it alone", _spike),
-    _board("node-at-zero", "counts its worst case", _zero, every=True),
-    _board("node-ignores-plan", "others make up for it", FakeGpu.ignore_lock, every=True),
-    Case("driver-reload", "the node's boards are locked again", lambda _, rng: Driver(rng.choice(NODES))),
+    _board("gpu-lost", "a board is off the bus", FakeGpu.vanish, settable=False),
+    _board("gpu-hung", "every NVML call of a board hangs", FakeGpu.hang, settable=False),
+    _board("gpu-refuses", "a board refuses locks and limits", _refuse, settable=False),
+    _board("gpu-unlocked-outside", "another tool takes a board's lock away", FakeGpu.unlock, outside=True),
+    _board("limit-held-outside", "a BMC holds a board at 150 W", _hold_limit),
+    _board("sensor-zero", "a board reads 0 W", _zero),
+    _board("sensor-stuck", "a board reads its power before the rise", _stuck),
+    _board("sensor-spikes", "a board reads 2000 W", _spike),
+    _board("node-at-zero", "every board of a node reads 0 W", _zero, every=True),
+    _board("node-ignores-plan", "locks succeed on a node, and change nothing", FakeGpu.ignore_lock, every=True),
+    Case(
+        "driver-reload",
+        "a node's driver goes, with all locks, and comes back",
+        lambda _, rng: Driver(rng.choice(NODES)),
+    ),
 )
 CHANGES = (
-    Case("second-daemon", "the older ends with 76", lambda _, __: SecondDaemon(), events_lost=_EVENTS_IN_FLIGHT),
     Case(
-        "reload",
-        "all start anew at once; nothing is loosened",
-        lambda _, __: Reload(bad=False),
+        "second-daemon",
+        "a second daemon starts: the first must end with 76",
+        lambda _, __: SecondDaemon(),
+        may_lose="events in flight",
         events_lost=_EVENTS_IN_FLIGHT,
     ),
-    Case("reload-bad", "nothing changes, nobody ends", lambda _, __: Reload(bad=True)),
+    Case(
+        "reload",
+        "SIGHUP to daemon, agents and actuators at once",
+        lambda _, __: Reload(bad=False),
+        may_lose="events in flight",
+        events_lost=_EVENTS_IN_FLIGHT,
+    ),
+    Case("reload-bad", "the same, with files that are wrong", lambda _, __: Reload(bad=True)),
 )
 CASES = (*map(_kill, PARTS), _kill_two(), *LINKS, *map(_freeze, PARTS), *_full(), *BOARDS, *CHANGES)

@@ -49,8 +49,7 @@ class Run:
 class Outcome:
     """What came of a case."""
 
-    name: str
-    holds: str
+    name: str  # of the case
     runs: list[Run] = field(default_factory=list)
     recording_lost: int | None = None  # messages that the judge heard and the recording lacks
     database_lost: int | None = None
@@ -76,7 +75,7 @@ class Bench:
         self.row = stack.enter_context(made)
         self.meter = stack.enter_context(Meter(lib_dir, self.row.all_gpus()))
         self.row.begin()
-        self._began_t, self._began_s = time.time(), time.monotonic()
+        self._began_t = time.time()
         self._known = self.row.ear.told.copy()
         self._lost_before = 0  # events
 
@@ -90,13 +89,7 @@ class Bench:
         broken_s = self._drive(moment, fault, rng)
         time.sleep(hold_s)
         fault.end(row)
-        mended_s = time.monotonic()
-        broken = []
-        try:
-            until(lambda: row.well(mended_s) and fault.over(row), 20.0)
-        except AssertionError:
-            broken.append("not recovered within 20 s")
-        recovered_s = time.monotonic() - mended_s
+        recovered_s, broken = self._recover(fault)
         verdict = judge(self.meter.since(start_s), row.ear.listen().plans, self._judged(fault, broken_s))
         telemetry_lost = row.ear.lost.total() - lost
         events_lost = self._events_lost()
@@ -106,6 +99,15 @@ class Bench:
         if events_lost > case.events_lost:
             broken.append(f"{events_lost} events lost")
         return Run(moment, hold_s, verdict, recovered_s, telemetry_lost, events_lost, tuple(broken))
+
+    def _recover(self, fault: Fault) -> tuple[float, list[str]]:
+        """How long it takes from now until all is as it should be, s; and what did not come to be."""
+        mended_s, broken = time.monotonic(), []
+        try:
+            until(lambda: self.row.well(mended_s) and fault.over(self.row), 20.0)
+        except AssertionError:
+            broken.append("not recovered within 20 s")
+        return time.monotonic() - mended_s, broken
 
     def _drive(self, moment: str, fault: Fault, rng: Random) -> float:
         """Full load, and the fault at its moment; that moment, in monotonic seconds."""
@@ -184,7 +186,7 @@ def _recorded(path: Path) -> set[tuple[str, int, str]]:
 
 def run_case(case: Case, runs: int, seed: int, lib_dir: Path, note: Callable[[str], None] = lambda _: None) -> Outcome:
     """Run a case on a row of its own. A run that never begins or ends is a failure, and gets the next a new row."""
-    outcome = Outcome(case.name, case.holds)
+    outcome = Outcome(case.name)
     number, runs = 0, min(max(runs, case.runs), case.most_runs) if runs > 1 else runs
     while number < runs:
         with tempfile.TemporaryDirectory(prefix="polcad-chaos-") as folder, ExitStack() as stack:
