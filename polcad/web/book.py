@@ -7,6 +7,7 @@ this takes a tenth of that.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from importlib.metadata import version
 
 from polcad.web.families import FAMILIES, Family, Type
@@ -22,7 +23,7 @@ class Book:
     def __init__(self) -> None:
         self._lines: dict[str, list[str]] = {}
         self._labels: dict[tuple[tuple[str, ...], tuple[str, ...]], str] = {}  # one thing has many metrics
-        self.add("polcad_build_info", (version("polcad"),), 1)
+        self.add("polcad_build_info", (_version(),), 1)
 
     def add(self, name: str, labels: Sequence[str], value: float | None) -> None:
         """Note the value of one series."""
@@ -56,3 +57,9 @@ def _told(names: tuple[str, ...], values: tuple[str, ...]) -> str:
     pairs = sorted(zip(names, values, strict=True))
     text = ",".join(f'{name}="{value.translate(_IN_LABELS)}"' for name, value in pairs)
     return f"{{{text}}}" if text else ""
+
+
+@cache
+def _version() -> str:
+    """Read once: an upgrade takes the files away under a program that runs."""
+    return version("polcad")
