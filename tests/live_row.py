@@ -263,11 +263,11 @@ class LiveRow:
         """Start everything, and wait until every node follows the daemon's plan and knows what it runs."""
         agents = {name: self.agent(name) for name in self.priorities}
         daemon = self.daemon()
-        until(lambda: {noun.node for noun in self.tap.nouns("placement")} == set(self.priorities), 15.0)
+        until(lambda: {noun.node for noun in self.tap.nouns("placement")} == set(self.priorities), 60.0)
         self.until_followed()
         return agents, daemon
 
-    def until_followed(self, within_s: float = 20.0) -> None:
+    def until_followed(self, within_s: float = 60.0) -> None:
         """Wait until every node holds a lease of the daemon that speaks now."""
         until(lambda: all(self.follows(name) for name in self.priorities), within_s)
 
