@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tempfile
 import time
@@ -26,6 +27,7 @@ from tests.live_row import BRAKE, PERIOD_S, boards_in
 from tests.waiting import until
 
 MOMENTS = ("calm", "plan", "brake", "settled")  # at which it breaks; each run has the next
+_POLL_S = 0.01
 _IN_FLIGHT_S = 1.0  # that an event may be on its way
 _RECONNECT_S = 3.0  # until all clients of a broker are back: they try again each 0.2 s, and start in a second
 _MESSAGES_PER_S = 2 * 3 / PERIOD_S  # of three nodes, which also speak when a plan changes anything
@@ -132,14 +134,12 @@ class Bench:
 
     def _events_lost(self) -> int:
         """How many events more are in the daemons' logs than were heard, since this was last asked."""
-        end_s, before = time.monotonic() + _IN_FLIGHT_S, self._lost_before
-
-        def lost() -> int:
+        end_s, before, fewest = time.monotonic() + _IN_FLIGHT_S, self._lost_before, math.inf
+        while fewest > before and time.monotonic() < end_s:
             told = len(_TOLD.findall((self.row.folder / "daemon.log").read_text()))
-            return max(0, told - len(self.row.ear.listen().events))
-
-        until(lambda: lost() <= before or time.monotonic() > end_s)
-        self._lost_before = max(lost(), before)
+            fewest = min(fewest, told - len(self.row.ear.listen().events))
+            time.sleep(_POLL_S)
+        self._lost_before = max(int(fewest), before)
         return self._lost_before - before
 
     def _judged(self, fault: Fault, broken_s: float) -> Sequence[Board]:
