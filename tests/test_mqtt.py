@@ -83,6 +83,13 @@ def make_link(spec: BrokerSpec, presence: Presence, limits: Limits = DEFAULT_LIM
     return Link(replace(spec, retry_max_s=0.1), presence, time.time, seeded(1), limits=limits, **more)
 
 
+class Slow(Random):
+    """Always the longest wait: who listens to what a link says when it returns can be there before it."""
+
+    def random(self) -> float:
+        return 1.0
+
+
 @asynccontextmanager
 async def ear(spec: BrokerSpec, *subscriptions: Address) -> AsyncIterator[Ear]:
     hearing = Ear(make_link(spec, Presence(f"ear{id(subscriptions)}", subscriptions)))
@@ -381,7 +388,7 @@ def test_a_link_returns_after_the_broker_did_and_is_born_again(
 
     async def live() -> None:
         presence = Presence("n1", (PLAN,), birth=(state(b"on"),))
-        link = make_link(spec, presence, on_change=changes.append)
+        link = Link(replace(spec, retry_max_s=2.0), presence, time.time, Slow(), on_change=changes.append)
         hearing = Ear(link)
         async with running(link):
             task = asyncio.create_task(hearing.listen())
