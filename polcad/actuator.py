@@ -65,6 +65,7 @@ class Actuator:
 
     async def _keep(self) -> None:
         while True:
+            plan = None
             try:
                 followed = await self._follower.settle()
                 plan = followed.obedience
@@ -72,7 +73,7 @@ class Actuator:
             except PolcadError as error:
                 self._complaints.add("gpus", str(error), self._monotonic())
                 service.alive(str(error))
-            await rest(self._follower, _PERIOD_S)
+            await rest(self._follower, _PERIOD_S, plan)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection to its end; a stranger is told so, and what is not a request ends it."""

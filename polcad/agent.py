@@ -29,7 +29,7 @@ from polcad.complaints import Complaints
 from polcad.config import AgentSpec, Config
 from polcad.errors import PolcadError, WireError
 from polcad.follower import Followed, Follower, PlanFollower, build_collector, build_device, check_parts, rest
-from polcad.model import InForce, NodePlacement, NodeState, Outcome, Plan, Telemetry
+from polcad.model import InForce, NodePlacement, NodeState, Obedience, Outcome, Plan, Telemetry
 from polcad.mqtt import Link, Presence
 from polcad.ports import Closable, Collector, Releasable
 from polcad.pulse import STALLED_S, Pulse
@@ -122,8 +122,9 @@ class Agent:
     async def _report(self, reads: ThreadPoolExecutor) -> None:
         next_s = self._monotonic()
         while True:
+            settled = None
             try:
-                await self._cycle(reads)
+                settled = await self._cycle(reads)
             except PolcadError as error:
                 self._complaints.add("gpus", str(error), self._monotonic())
             service.alive(f"{self._seq} messages, broker {'up' if self._link.connected else 'not reached'}")
@@ -131,9 +132,10 @@ class Agent:
             now_s = self._monotonic()
             if now_s >= next_s:
                 next_s += self._spec.period_s * (1 + (now_s - next_s) // self._spec.period_s)
-            await rest(self._follower, next_s - now_s)
+            await rest(self._follower, next_s - now_s, settled)
 
-    async def _cycle(self, reads: ThreadPoolExecutor) -> None:
+    async def _cycle(self, reads: ThreadPoolExecutor) -> Obedience | None:
+        """One cycle; what was obeyed in it."""
         loop, t, start_s = asyncio.get_running_loop(), self._clock.now(), self._monotonic()
         if not self._uuids:  # not known yet
             self._uuids = (await loop.run_in_executor(reads, self._collector.read, t)).gpus.uuid
@@ -155,6 +157,7 @@ class Agent:
         self._link.send(encode(self._to["telemetry"], telemetry))
         self._last, self._last_s = telemetry, self._monotonic()
         self.told(telemetry, self._monotonic() - start_s)
+        return followed.obedience
 
     def facts(self) -> AgentFacts:
         """What the agent knows of itself now."""

@@ -25,7 +25,7 @@ from polcad.complaints import Complaints
 from polcad.config import AgentSpec
 from polcad.errors import WireError
 from polcad.lease import Lease
-from polcad.model import InForce, NodePlacement, Obedience, Plan, Setpoint
+from polcad.model import InForce, LeaseState, NodePlacement, Obedience, Plan, Setpoint
 from polcad.ports import Collector, Device
 
 _LOG = logging.getLogger(__name__)
@@ -182,9 +182,14 @@ class Follower:
         return self._lease.wanted(self._monotonic(), self._uuids, self._placement, known)
 
 
-async def rest(follower: PlanFollower, seconds: float) -> None:
-    """Wait so long, but not past the end of the lease, nor once something else is wanted."""
+async def rest(follower: PlanFollower, seconds: float, settled: Obedience | None) -> None:
+    """Wait so long, but not past the end of the lease, nor once something else is wanted.
+
+    `settled`: what was obeyed at the last settling, None where it failed. A lease that ended since is not waited on.
+    """
     left_s = follower.remaining_s()
+    if left_s <= 0 and settled is not None and settled.lease is LeaseState.HELD:
+        return
     with contextlib.suppress(TimeoutError):  # wait_for may lose a cancellation before Python 3.12
         async with asyncio.timeout(min(seconds, left_s) if left_s > 0 else seconds):
             await follower.wake.wait()

@@ -20,8 +20,20 @@ from polcad.broker_spec import BrokerSpec
 from polcad.config import ActuatorSpec, AgentSpec, Config
 from polcad.devices.bounded import BoundedDevice, Bounds, read_bounds
 from polcad.errors import ConfigError, UnavailableError, WireError
-from polcad.follower import Follower, Memory, build_collector, build_device
-from polcad.model import InForce, LeaseState, NodePlacement, Outcome, Placement, Plan, Priority, Rule, Setpoint, Why
+from polcad.follower import Follower, Memory, build_collector, build_device, rest
+from polcad.model import (
+    InForce,
+    LeaseState,
+    NodePlacement,
+    Obedience,
+    Outcome,
+    Placement,
+    Plan,
+    Priority,
+    Rule,
+    Setpoint,
+    Why,
+)
 from polcad.pki import make_plan_key
 from polcad.ports import Collector, Device
 from polcad.signing import SigningSpec
@@ -118,6 +130,19 @@ async def actuator(
 
 def settled_clocks(force: InForce) -> set[float | None]:
     return {clock and round(clock, 1) for clock in force.clock_frac}
+
+
+def test_a_lease_that_ended_while_gpus_were_set_is_not_waited_on(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with actuator(tmp_path) as node:
+            assert node.follower.remaining_s() <= 0.0
+            async with asyncio.timeout(10.0):
+                await rest(node.follower, 3600.0, Obedience(lease=LeaseState.HELD))
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await rest(node.follower, 3600.0, Obedience(lease=LeaseState.EXPIRED))
+
+    asyncio.run(scenario())
 
 
 def test_a_plan_handed_over_is_set_and_told_with_the_lease(tmp_path: Path) -> None:
