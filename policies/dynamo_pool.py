@@ -36,32 +36,34 @@ class Reshaping:
 
     def reshaped(self, sized: Sized, pools: Container[str]) -> Sized:
         """The plans, those of `pools` with another parallelism where that pays; the row's power is kept."""
-        total_w, found = sum(plan.power_w for plan in sized.plans), []
+        left_w = self._bounds.power_w - sum(plan.power_w for plan in sized.plans) - sized.unused_w(self._profile)
+        found = []
         for plan in sized.plans:
-            most_w = self._bounds.power_w - (total_w - plan.power_w)
-            now = self._one(plan, sized, most_w) if plan.pool in pools else plan
-            total_w += now.power_w - plan.power_w
+            now = self._one(plan, sized, left_w + self._cost_w(plan)) if plan.pool in pools else plan
+            left_w -= self._cost_w(now) - self._cost_w(plan)
             found.append(now)
         return replace(sized, plans=tuple(found))
 
     def _one(self, plan: PoolPlan, sized: Sized, most_w: float) -> PoolPlan:
+        """The plan as it is to be, of a cost of at most `most_w` where it changes."""
         shape, held = plan.shape, sized.held[plan.pool]
         asked = Asked(self._now, sized.slo, blind=self._blind)
         ways = self._sizing.with_gpus(asked, plan.kinds, gpus_of(held), held.instances)
         stays = next((way for way in ways if _alike(way, plan)), None)
-        ways = [way for way in ways if way.shape.tensor_parallel != shape.tensor_parallel and way.power_w <= most_w]
+        ways = [way for way in ways if way.shape.tensor_parallel != shape.tensor_parallel]
+        ways = [way for way in ways if self._cost_w(way) <= most_w]
         best = min(ways, key=self._cost_w, default=None)
         if best is None:
-            return plan if stays or held.power_w > most_w else held
+            return plan if stays or self._cost_w(held) > most_w else held
         said = f"reshaped from {plan.instances} x TP{shape.tensor_parallel}"
         if stays is None:
             return planned(best, f"{said}, which does not keep the objectives under the load now")
         saved_w = self._cost_w(stays) - self._cost_w(best) - self._change_w(plan, best)
         return plan if saved_w <= _LEAST_FRAC * stays.power_w else planned(best, f"{said}: saves {saved_w:.0f} W now")
 
-    def _cost_w(self, way: Candidate) -> float:
+    def _cost_w(self, way: Candidate | PoolPlan) -> float:
         """Its power, above what its GPUs would draw unused."""
-        return way.power_w - self._profile.unused_w * way.gpus
+        return way.power_w - self._profile.unused_w * way.instances * way.shape.tensor_parallel
 
     def _change_w(self, plan: PoolPlan, to: Candidate) -> float:
         return change_w(self._profile, [Running(plan.instances, plan.shape)], to, self._bounds)

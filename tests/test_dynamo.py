@@ -5,13 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from polcad.cluster.nouns import KINDS, PoolPlan, Running, Shape, Slo, name_of
+from polcad.cluster.nouns import KINDS, ClusterView, Demand, PoolPlan, Running, Shape, Slo, name_of
 from polcad.cluster.profiles import LLAMA2_70B_H100
 from polcad.cluster.waiting import Queue, Rung, Step
 from polcad.errors import ConfigError
 from policies.dynamo import Dynamo
 from policies.dynamo_clocks import InstanceClocks
+from policies.dynamo_cluster import Sized
 from policies.dynamo_options import Options
+from policies.dynamo_pool import Reshaping
 from policies.dynamo_rescue import rescue
 from tests.cluster_views import SLO, demand_of, view_of
 
@@ -149,6 +151,17 @@ def test_a_load_above_the_forecast_does_not_pass_the_rows_power_either() -> None
     plans = planner.decide(view_of(180.0, 60.0, t=5.0, power_budget_w=budget_w))
     assert now_w(plans) <= budget_w
     assert "lowered to what the row can power" in said(plans)
+
+
+def test_a_reshape_leaves_room_in_the_rows_power_for_gpus_that_nobody_uses() -> None:
+    asked = Demand(2.0, 400.0, 200.0)
+    plan, held = (PoolPlan("mm", (KINDS[4],), 1, Shape(tp), asked, 1200.0, "") for tp in (2, 4))
+    sized = Sized((plan,), {KINDS[4]: Slo(0.5, 0.1)}, 1.0, {"mm": held})
+    view = ClusterView(t=0.0, gpus=8, demand={KINDS[4]: asked}, peak={KINDS[4]: asked}, slo=sized.slo)
+    free = Reshaping(P, Options(), view, 1800.0).reshaped(sized, ["mm"])
+    assert gpus_of(free.plans) == 4
+    few = replace(view, power_budget_w=free.plans[0].power_w + 0.5 * free.unused_w(P))
+    assert Reshaping(P, Options(), few, 1800.0).reshaped(sized, ["mm"]).plans[0].power_w < free.plans[0].power_w
 
 
 def test_a_budget_that_falls_is_met_at_once() -> None:
