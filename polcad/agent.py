@@ -31,7 +31,7 @@ from polcad.errors import PolcadError, WireError
 from polcad.follower import Followed, Follower, PlanFollower, build_collector, build_device, check_parts, rest
 from polcad.model import InForce, NodePlacement, NodeState, Obedience, Outcome, Plan, Telemetry
 from polcad.mqtt import Link, Presence
-from polcad.ports import Closable, Collector, Releasable
+from polcad.ports import Closable, Collector
 from polcad.pulse import STALLED_S, Pulse
 from polcad.signing import Trust
 from polcad.wire import Address, decode, encode
@@ -218,24 +218,6 @@ def build_parts(spec: AgentSpec) -> tuple[Collector, Follower]:
     """What reads and sets the GPUs, both in this process; ConfigError, UnavailableError."""
     collector = build_collector(spec)
     return collector, Follower(spec, build_device(spec, collector))
-
-
-def release(config: Config) -> InForce:
-    """Bring this node's GPUs back to what they were before polcad set them; what is in force then.
-
-    The last plan stays on disk: a node that starts again without a daemon takes its fail-safe setpoint.
-    """
-    collector = build_collector(config.setting)
-    try:
-        device = build_device(config.setting, collector)
-        before = device.in_force()
-        if not isinstance(device, Releasable):
-            return before
-        device.release()
-        return device.in_force()
-    finally:
-        if isinstance(collector, Closable):
-            collector.close()
 
 
 @asynccontextmanager

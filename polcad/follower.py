@@ -26,7 +26,7 @@ from polcad.config import AgentSpec
 from polcad.errors import WireError
 from polcad.lease import Lease
 from polcad.model import InForce, LeaseState, NodePlacement, Obedience, Plan, Setpoint
-from polcad.ports import Collector, Device
+from polcad.ports import Closable, Collector, Device, Releasable
 
 _LOG = logging.getLogger(__name__)
 _PLAN = Codec(Plan)
@@ -213,3 +213,21 @@ def build_device(spec: AgentSpec, collector: Collector) -> Device:
     sets = {"state_dir": spec.state_dir, **spec.device_options}
     device: Device = plugins.load("polcad.devices", spec.device)(sets, collector)
     return device
+
+
+def release(spec: AgentSpec) -> InForce:
+    """Bring this node's GPUs back to what they were before polcad set them; what is in force then.
+
+    The last plan stays on disk: a node that starts again without a daemon takes its fail-safe setpoint.
+    """
+    collector = build_collector(spec)
+    try:
+        device = build_device(spec, collector)
+        before = device.in_force()
+        if not isinstance(device, Releasable):
+            return before
+        device.release()
+        return device.in_force()
+    finally:
+        if isinstance(collector, Closable):
+            collector.close()

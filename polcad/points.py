@@ -31,8 +31,6 @@ from polcad.model import (
 )
 from polcad.ports import Heard, Point, SinkCounts
 
-__all__ = ["SCHEMA", "LoopFigures", "Point", "Points"]
-
 Tags = tuple[tuple[str, str], ...]
 Fields = Mapping[str, float | str]
 

@@ -95,9 +95,9 @@ def actuator(config: ConfigOption = None, release: ReleaseOption = False) -> Non
 
 
 def _release(config: Config) -> None:
-    from polcad.agent import release
+    from polcad.follower import release
 
-    found = release(config)
+    found = release(config.setting)
     for uuid, outcome, detail in zip(found.uuid, found.outcome, found.detail, strict=True):
         typer.echo(f"{uuid}: {'as found' if outcome is Outcome.OK else detail or outcome.value}")
     if Outcome.DENIED in found.outcome:
