@@ -226,7 +226,7 @@ async def _watched(agent: Agent, spec: AgentSpec) -> AsyncIterator[None]:
     if spec.web is None:
         yield
         return
-    from polcad.agent_vitals import AgentVitals, exposed  # noqa: PLC0415  # 14 MiB for those who ask for it
+    from polcad.agent_vitals import AgentVitals, exposed  # noqa: PLC0415  # 13 MiB for those who ask for it
 
     vitals = AgentVitals(spec, spec.web.window_s, agent.facts)
     agent.told = vitals.told

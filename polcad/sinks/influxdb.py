@@ -73,7 +73,7 @@ class InfluxDb:
 
     def open(self) -> Sink:
         """The sink, writing; ConfigError when there is no token in its file, or the CA cannot be read."""
-        from polcad.sinks.influxdb_wire import Wire  # noqa: PLC0415  # 43 MiB that only a daemon with a database pays
+        from polcad.sinks.influxdb_wire import Wire  # noqa: PLC0415  # 14 MiB that only a daemon with a database pays
 
         self.token()
         self._check_ca()
