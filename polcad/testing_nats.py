@@ -1,0 +1,157 @@
+"""A real nats-server for tests and benchmarks, alone or as a cluster of three, on free ports of 127.0.0.1.
+
+Each node has JetStream and an MQTT listener, for which NATS keeps retained messages, subscriptions and what awaits an
+acknowledgement in JetStream: in a cluster, on three nodes. All is gone when the block ends and its folder is removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from string import Template
+from types import TracebackType
+from typing import Any, Self
+
+from polcad.testing_brokers import Server, free_port, program
+
+CLUSTER_SIZE = 3
+ALONE = """
+server_name: $name
+listen: 127.0.0.1:$port
+http: 127.0.0.1:$monitor_port
+jetstream { store_dir: "$store" }
+mqtt { listen: 127.0.0.1:$mqtt_port }
+"""
+CLUSTERED = """
+server_name: $name
+listen: 127.0.0.1:$port
+http: 127.0.0.1:$monitor_port
+jetstream { store_dir: "$store" }
+mqtt { listen: 127.0.0.1:$mqtt_port, stream_replicas: 3 }
+cluster { name: polcad, listen: 127.0.0.1:$route_port, routes: [$routes] }
+"""
+_ANSWER_S = 5.0  # the longest that a question to a node may take
+_CONNECT = b"\x10\x11\x00\x04MQTT\x04\x02\x00\x0a\x00\x05probe"  # a clean session of the client "probe", by MQTT 3.1.1
+_CONNECTED = b"\x20\x02\x00\x00"
+_DISCONNECT = b"\xe0\x00"
+
+
+class NatsServer(Server):
+    """One nats-server.
+
+    `conf` is its configuration, in which ``$port`` (NATS), ``$mqtt_port``, ``$monitor_port``, ``$route_port``,
+    ``$store``, ``$name`` and ``$routes`` stand for what was chosen. `size` nodes are to find each other before it is
+    ready; RuntimeError when they do not.
+    """
+
+    def __init__(self, folder: Path, conf: str = ALONE, name: str = "n1", size: int = 1) -> None:
+        super().__init__(folder / f"nats-{name}.log")
+        self.name = name
+        self.port, self.mqtt_port, self.monitor_port, self.route_port = (free_port() for _ in range(4))
+        self._folder, self._text, self._size = folder, conf, size
+        self.write(())
+
+    def write(self, routes: Sequence[str]) -> None:
+        """Write its configuration, with the routes to all nodes of its cluster."""
+        text = Template(self._text).safe_substitute(
+            name=self.name,
+            port=self.port,
+            mqtt_port=self.mqtt_port,
+            monitor_port=self.monitor_port,
+            route_port=self.route_port,
+            store=self._folder / f"nats-{self.name}",
+            routes=", ".join(routes),
+        )
+        self._conf.write_text(text)
+
+    @property
+    def _conf(self) -> Path:
+        return self.log.with_suffix(".conf")
+
+    @property
+    def url(self) -> str:
+        """Where clients of NATS itself find it."""
+        return f"nats://127.0.0.1:{self.port}"
+
+    def command(self) -> Sequence[str | Path]:
+        """The server with its configuration."""
+        return [program("nats-server"), "-c", self._conf]
+
+    def ready(self) -> bool:
+        """Whether JetStream has a leader that knows all nodes, this one has caught up, and MQTT answers."""
+        meta = self._meta()
+        found = bool(meta.get("leader")) and meta["cluster_size"] == self._size
+        return found and self.ask("healthz").get("status") == "ok" and self._takes_mqtt()
+
+    def leads(self) -> bool:
+        """Whether it leads the cluster's JetStream now."""
+        return bool(self._meta().get("leader") == self.name)
+
+    def _meta(self) -> dict[str, Any]:
+        """What it says of its cluster; a node alone is one that leads itself."""
+        said = self.ask("jsz")
+        meta: dict[str, Any] = said.get("meta_cluster", {"leader": self.name if said else "", "cluster_size": 1})
+        return meta
+
+    def ask(self, what: str) -> dict[str, Any]:
+        """What its monitor says (``jsz``, ``healthz``, ``varz`` …); empty where there is no good answer."""
+        url = f"http://127.0.0.1:{self.monitor_port}/{what}"
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=_ANSWER_S) as answer:
+            found: dict[str, Any] = json.load(answer)
+            return found
+        return {}
+
+    def _takes_mqtt(self) -> bool:
+        """Whether an MQTT client is let in: the first one waits until NATS has made its streams."""
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.mqtt_port), _ANSWER_S) as there:
+            there.sendall(_CONNECT)
+            answer = there.recv(len(_CONNECTED))
+            there.sendall(_DISCONNECT)
+            return answer == _CONNECTED
+        return False
+
+
+class NatsCluster:
+    """Three nodes, each of which may be stopped, killed, paused and started again."""
+
+    def __init__(self, folder: Path, conf: str = CLUSTERED) -> None:
+        self.nodes = [NatsServer(folder, conf, f"n{number}", CLUSTER_SIZE) for number in range(1, CLUSTER_SIZE + 1)]
+        for node in self.nodes:
+            node.write([f"nats://127.0.0.1:{each.route_port}" for each in self.nodes])
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start all nodes, and wait until each serves."""
+        for node in self.nodes:
+            node.launch()
+        for node in self.nodes:
+            node.wait_ready()
+
+    def stop(self) -> None:
+        """End all nodes at once: one that is asked nicely would first look for a new leader."""
+        for node in self.nodes:
+            node.stop(signal.SIGKILL)
+
+    def leader(self) -> NatsServer:
+        """The node that leads the cluster's JetStream; RuntimeError when there is none."""
+        for node in self.nodes:
+            if node.leads():
+                return node
+        raise RuntimeError("the cluster has no leader now")
