@@ -56,10 +56,12 @@ class SyntheticCollector:
         known = {"gpus", "name", "role", "board", "schedule", "noise_frac", "seed", "deadline_s"}
         if unknown := sorted(options.keys() - known):
             raise ConfigError(f"collector synthetic: unknown option {unknown[0]}; known: {', '.join(sorted(known))}")
+        if (role := options.get("role", Role.MIXED)) not in tuple(Role):
+            raise ConfigError(f"collector synthetic: role={role!r} is none of {', '.join(Role)}")
         name = options.get("name", "synthetic")
         try:
             self.board = Board(**options.get("board", {}))
-            self._role = Role(options.get("role", Role.MIXED))
+            self._role = Role(role)
             self._noise_frac = float(options.get("noise_frac", 0.02))
             self._schedule = [(float(s), float(load)) for s, load in options.get("schedule", [(0.0, 0.6)])]
             self.uuids = tuple(f"{name}-gpu{index}" for index in range(int(options.get("gpus", 8))))

@@ -18,6 +18,7 @@ CAUSES = {
     Why.BRAKE: "red",
     Why.RESUME: "light-blue",
     Why.OPERATOR: "blue",
+    Why.UNKNOWN: "super-light-blue",
 }
 THRESHOLDS = {"t1": "yellow", "t2": "orange", "brake": "red"}
 PRIORITIES = {"high": "blue", "low": "green"}

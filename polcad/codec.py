@@ -3,16 +3,18 @@
 `polcad.model` and the configuration are plain dataclasses whose annotations carry `Range`, `Text` and `Items`; msgspec
 checks those bounds in C, with exact errors that carry a path. Messages, where unknown fields of newer versions must
 pass, are decoded straight into the dataclasses. In configuration unknown keys are refused, which msgspec does for
-Structs only: for each class one of the same fields is built and filled, and its values handed to the dataclass.
+Structs only: for each class one of the same fields is built and filled, and its values handed to the dataclass. So are
+unknown words of an enumeration: in a message they are a newer version's, in configuration they are a slip.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from enum import StrEnum
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -88,7 +90,9 @@ def mirror(noun: type, *, forbid_unknown: bool = False) -> type[msgspec.Struct]:
 def _mirror(noun: Any, forbid_unknown: bool) -> type[msgspec.Struct]:
     hints = get_type_hints(noun, include_extras=True)
 
-    def nested(inner: type) -> type:
+    def nested(inner: type) -> Any:
+        if issubclass(inner, StrEnum):
+            return Literal[tuple(each.value for each in inner)] if forbid_unknown else inner
         return mirror(inner, forbid_unknown=forbid_unknown)
 
     columns: list[tuple[str, Any, Any]] = []
@@ -113,8 +117,8 @@ def _mirror(noun: Any, forbid_unknown: bool) -> type[msgspec.Struct]:
     )
 
 
-def _translate(hint: Any, nested: Callable[[type], type]) -> Any:
-    """A type of the model as msgspec reads it; `nested` says what stands for a dataclass in it."""
+def _translate(hint: Any, nested: Callable[[type], Any]) -> Any:
+    """A type of the model as msgspec reads it; `nested` says what stands for a dataclass or an enumeration in it."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         inner = _translate(args[0], nested)
@@ -125,7 +129,7 @@ def _translate(hint: Any, nested: Callable[[type], type]) -> Any:
         return dict[tuple(_translate(arg, nested) for arg in args)]  # type: ignore[misc]
     if origin is tuple:
         return tuple[tuple(_translate(arg, nested) for arg in args)]  # type: ignore[misc]
-    if isinstance(hint, type) and is_dataclass(hint):
+    if isinstance(hint, type) and (is_dataclass(hint) or issubclass(hint, StrEnum)):
         return nested(hint)
     return hint
 
@@ -160,7 +164,7 @@ def _builder(hint: Any) -> Callable[[Any], Any]:
         return _same if build is _same else lambda value: tuple(map(build, value))
     if isinstance(hint, type) and is_dataclass(hint):
         return _dataclass_builder(hint)
-    return _same
+    return hint if isinstance(hint, type) and issubclass(hint, StrEnum) else _same
 
 
 def _dataclass_builder(noun: type) -> Callable[[Any], Any]:

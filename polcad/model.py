@@ -6,6 +6,9 @@ the codec turns it into checks at the door, so inside the product every noun is 
 
 Time (`t`) is Unix time in seconds. Per-GPU quantities are columns: one tuple a quantity, one entry a GPU, all of the
 length of `Gpus.uuid`; ``None`` means "not known", which is never zero.
+
+A word of a newer version that an enumeration here lacks is taken for its `UNKNOWN`: what tightens most and is believed
+least. So a plan whose reason is not known is followed, rather than its lease let end.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from operator import attrgetter
-from typing import Annotated
+from typing import Annotated, Self
 
 LENGTH_QUANTILES = (0.1, 0.2, 1 / 3, 0.5, 2 / 3, 0.8, 0.9, 0.99)  # at which `Lengths` are told
 MAX_WEIGHTS = 1024  # instances of one pool that a hint weighs
@@ -66,30 +69,42 @@ Tokens = Annotated[float, Range(0.0, 1e9)]  # of one prompt or output
 PerSecond = Annotated[float, Range(0.0, 1e9)]
 
 
-class Priority(StrEnum):
+class _Open(StrEnum):
+    """An enumeration that newer versions may add words to: one that is not known here is `UNKNOWN`."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self:
+        del value
+        return cls["UNKNOWN"]
+
+
+class Priority(_Open):
     """Whose requests a GPU serves: low is capped first."""
 
     HIGH = "high"
     LOW = "low"
+    UNKNOWN = LOW
 
 
-class Role(StrEnum):
+class Role(_Open):
     """What a GPU does most; it decides how its time and power answer to a clock (`polcad.curve`)."""
 
     PROMPT = "prompt"
     TOKEN = "token"  # noqa: S105  # of text, not a secret
     MIXED = "mixed"
     TRAINING = "training"
+    UNKNOWN = MIXED
 
 
-class PowerKind(StrEnum):
+class PowerKind(_Open):
     """What `Gpus.power_w` is: the value of one moment, or the driver's average (1 s on most boards)."""
 
     INSTANT = "instant"
     AVERAGE = "average"
+    UNKNOWN = AVERAGE
 
 
-class Why(StrEnum):
+class Why(_Open):
     """What made a rule of a plan."""
 
     T1 = "t1"
@@ -100,17 +115,19 @@ class Why(StrEnum):
     BRAKE = "brake"
     RESUME = "resume"
     OPERATOR = "operator"
+    UNKNOWN = "unknown"
 
 
-class LeaseState(StrEnum):
+class LeaseState(_Open):
     """Whether a node follows a plan: none was ever heard, one is held, or it ran out."""
 
     NONE = "none"
     HELD = "held"
     EXPIRED = "expired"
+    UNKNOWN = NONE
 
 
-class Outcome(StrEnum):
+class Outcome(_Open):
     """How the last setpoint went on one GPU, as read back."""
 
     OK = "ok"
@@ -119,9 +136,10 @@ class Outcome(StrEnum):
     FAILED = "failed"  # the driver refused or did not answer
     DENIED = "denied"  # the driver refused for want of privilege
     UNMANAGED = "unmanaged"  # nothing is set on this GPU: dry run, or a board that cannot be set
+    UNKNOWN = FAILED
 
 
-class EventKind(StrEnum):
+class EventKind(_Open):
     """What an `Event` tells."""
 
     TIGHTEN = "tighten"
@@ -147,6 +165,7 @@ class EventKind(StrEnum):
     HINT_END = "hint_end"
     HINTS_HELD = "hints_held"
     HINTS_RESUMED = "hints_resumed"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,8 @@ _SIGNATURE = {
 _DESCRIPTION = (
     "Telemetry of GPU nodes to a row's daemon, and its plans back; loads of serving pools, and hints to shape them. "
     f"Every number is bounded: a message out of bounds, larger than {MAX_PAYLOAD_BYTES} bytes, or in another's name is "
-    "dropped and counted. Unknown fields pass."
+    "dropped and counted. Unknown fields pass, and so do words that an enumeration lacks, for newer versions may add "
+    "some: they are taken for `unknown`, `low`, `mixed`, `average`, `none` or `failed`."
 )
 
 

@@ -135,6 +135,7 @@ def why_words(why: Why, thresholds: Mapping[str, float], outlook: Outlook | None
         Why.BRAKE: f"power passed {mark('brake')}",
         Why.RESUME: "found in force when the daemon started or came back",
         Why.OPERATOR: "an operator's hold",
+        Why.UNKNOWN: "a cause of a newer version than this one",
     }[why]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from polcad.codec import Codec, convert, mirror
 from polcad.errors import WireError
-from polcad.model import Items, Range, Text
+from polcad.model import Items, Placement, Priority, Range, Text
 
 
 class Colour(StrEnum):
@@ -78,8 +78,16 @@ def test_configuration_with_an_unknown_key_is_refused_and_a_message_with_one_is_
     assert codec.decode(b'{"name": "a", "part": {"sise": 1}}') == Whole("a", part=Part())
 
 
+def test_configuration_with_an_unknown_word_is_refused_even_where_a_message_with_one_is_not() -> None:
+    with pytest.raises(msgspec.ValidationError, match=r"'new' - at `\$.priority`"):
+        convert({"priority": "new"}, Placement)
+    assert Codec(Placement).decode(b'{"priority": "new"}') == Placement(Priority.LOW)
+
+
 def test_configuration_becomes_the_same_noun() -> None:
-    assert convert({"name": "ab", "parts": [{"size_w": 5.0}]}, Whole) == Whole("ab", parts=(Part(5.0),))
+    assert convert({"name": "ab", "colour": "red", "parts": [{"size_w": 5.0}]}, Whole) == Whole(
+        "ab", Colour.RED, parts=(Part(5.0),)
+    )
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
