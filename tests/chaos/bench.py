@@ -10,7 +10,8 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.chaos.cases import CASES, Case
+from tests.chaos.case import Case
+from tests.chaos.cases import CASES
 from tests.chaos.run import Outcome, run_case
 from tests.fake_nvml.control import build
 

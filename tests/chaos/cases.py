@@ -3,38 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 from random import Random
 from typing import Any
 
+from tests.chaos.case import EVENTS_IN_FLIGHT, Case
 from tests.chaos.faults import Board, Cut, Driver, Fault, Freeze, Full, Kill, Reload, SecondDaemon, Slow
 from tests.chaos.proxy import late, lossy
-from tests.chaos.row import FRAME_S, GUARD, NODES
+from tests.chaos.row import FRAME_S, NODES
 from tests.fake_nvml.control import NO_PERMISSION, FakeGpu
 
 PARTS = ("broker", "daemon", "agent", "actuator", "recorder", "database")
-LEASE_S = GUARD["lease_s"]
-_EVENTS_IN_FLIGHT = 20  # that a killed daemon or broker may take with it, or that pass while the judge reconnects
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One way to break a row. `make` gives the fault of a run, by the run's number and its random numbers."""
-
-    name: str
-    what: str  # breaks
-    make: Callable[[int, Random], Fault]
-    hold_s: tuple[float, float] = (0.2, 2.0 * LEASE_S)  # for how long it stays broken
-    may_lose: str = "nothing"  # in words, what the bounds below allow
-    silences: bool = False  # messages may be lost while it is broken, and until everybody is connected again
-    events_lost: int = 0  # at most, a run
-    history: bool = False  # the recording and the database are compared with what was said
-    recording_gap_s: float | None = None  # of a run's messages, beside those while it was broken; None: nothing
-    database_gap_s: float | None = None
-    runs: int = 0  # at least
-    most_runs: int = 1000
-    links: bool = False  # programs reach the broker by links that can be cut
 
 
 def named(part: str, rng: Random) -> str:
@@ -59,7 +39,7 @@ def _with_bounds(name: str, what: str, part: str, make: Callable[[int, Random], 
         make,
         may_lose=_MAY_LOSE.get(part, "nothing"),
         silences=broker,
-        events_lost=_EVENTS_IN_FLIGHT if broker or daemon else 0,
+        events_lost=EVENTS_IN_FLIGHT if broker or daemon else 0,
         history=True,
         recording_gap_s=FRAME_S if recorder else 0.0 if broker else None,
         database_gap_s=0.0 if broker or daemon else None,
@@ -101,7 +81,7 @@ def _cut(name: str, what: str, make: Callable[[int, Random], Fault], **more: Any
         make,
         may_lose=_MAY_LOSE["broker"],
         silences=True,
-        events_lost=_EVENTS_IN_FLIGHT,
+        events_lost=EVENTS_IN_FLIGHT,
         links=True,
         **more,
     )
@@ -198,14 +178,14 @@ CHANGES = (
         "a second daemon starts: the first must end with 76",
         lambda _, __: SecondDaemon(),
         may_lose="events in flight",
-        events_lost=_EVENTS_IN_FLIGHT,
+        events_lost=EVENTS_IN_FLIGHT,
     ),
     Case(
         "reload",
         "SIGHUP to daemon, agents and actuators at once",
         lambda _, __: Reload(bad=False),
         may_lose="events in flight",
-        events_lost=_EVENTS_IN_FLIGHT,
+        events_lost=EVENTS_IN_FLIGHT,
     ),
     Case("reload-bad", "the same, with files that are wrong", lambda _, __: Reload(bad=True)),
 )

@@ -16,7 +16,7 @@ from polcad.model import Telemetry
 from polcad.recording import read
 from polcad.testing_brokers import Mosquitto
 from polcad.wire import decode
-from tests.chaos.cases import Case
+from tests.chaos.case import Case
 from tests.chaos.faults import Fault
 from tests.chaos.judge import LEASE_S, Board, Verdict, judge
 from tests.chaos.meter import Meter

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import starmap
 from statistics import median
 
-from tests.chaos.cases import Case
+from tests.chaos.case import Case
 from tests.chaos.judge import LEASE_S, REACTION_S, SLACK_S
 from tests.chaos.row import BUDGET_W
 from tests.chaos.run import Outcome
