@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -250,7 +250,7 @@ class LiveRow:
         log = self.folder / f"{name}.log"
         with log.open("ab") as out:
             process = subprocess.Popen(
-                [POLCAD, command, "-c", self.folder / f"{name}.toml", *options],
+                [*self.program(name), command, "-c", self.folder / f"{name}.toml", *options],
                 env={**os.environ, **env},
                 stdout=out,
                 stderr=out,
@@ -258,6 +258,11 @@ class LiveRow:
         program = self.programs[name] = Program(process, log)
         self.stack.callback(_end, process)
         return program
+
+    def program(self, name: str) -> Sequence[str]:
+        """What is run as `polcad` for a program."""
+        del name
+        return (POLCAD,)
 
     def start_all(self) -> tuple[dict[str, Program], Program]:
         """Start everything, and wait until every node follows the daemon's plan and knows what it runs."""

@@ -12,6 +12,7 @@ from tests.chaos.case import EVENTS_IN_FLIGHT, Case
 from tests.chaos.faults import Board, Cut, Driver, Fault, Freeze, Full, Kill, Reload, SecondDaemon, Slow
 from tests.chaos.proxy import late, lossy
 from tests.chaos.row import FRAME_S, NODES
+from tests.chaos.upgrades import UPGRADES
 from tests.fake_nvml.control import NO_PERMISSION, FakeGpu
 
 PARTS = ("broker", "daemon", "agent", "actuator", "recorder", "database")
@@ -189,4 +190,4 @@ CHANGES = (
     ),
     Case("reload-bad", "the same, with files that are wrong", lambda _, __: Reload(bad=True)),
 )
-CASES = (*map(_kill, PARTS), _kill_two(), *LINKS, *map(_freeze, PARTS), *_full(), *BOARDS, *CHANGES)
+CASES = (*map(_kill, PARTS), _kill_two(), *LINKS, *map(_freeze, PARTS), *_full(), *BOARDS, *CHANGES, *UPGRADES)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import getpass
 import signal
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ POLICY = (
 )
 CALM_LOAD = 0.5  # 1395 W
 FRAME_S = 5.0  # what a killed recorder may lose, as `polcad.recording` says
+_VERSIONS = Path(__file__).with_name("versions.py")
 
 
 @dataclass
@@ -33,6 +35,7 @@ class ChaosRow(LiveRow):
     influx: Influx | None = None
     links: Mapping[str, Proxy] = field(default_factory=dict)  # by part, its way to the broker, where that may be cut
     broken: set[str] = field(default_factory=set)  # parts that somebody here ended
+    versions: dict[str, str] = field(default_factory=dict)  # by part, "older" or "newer" where it is not this version
 
     def write_config(self, **guard: Any) -> None:
         """As every row's, with an actuator a node, a recorder and a database."""
@@ -54,6 +57,11 @@ class ChaosRow(LiveRow):
         for part, link in self.links.items():
             config = self.folder / f"{part}.toml"
             config.write_text(config.read_text().replace(f"port = {self.broker.port}\n", f"port = {link.port}\n"))
+
+    def program(self, name: str) -> Sequence[str]:
+        """This version of `polcad`, or what speaks like another."""
+        version = self.versions.get(name, "")
+        return (sys.executable, str(_VERSIONS), version) if version else super().program(name)
 
     def begin(self) -> None:
         """Start every part, and wait until the row is calm."""
