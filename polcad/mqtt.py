@@ -1,6 +1,7 @@
 """The link to the broker: kept up for the life of a task, and never in anyone's way.
 
 * It reconnects for ever, with a wait of random length that doubles, so that a row of nodes does not return as one.
+* Of a cluster it tries one node after the other, each link in an order of its own, and waits once it has tried all.
 * Every connection starts the same way: subscribe, say the birth messages, then all that waits.
 * `Link.send` never blocks; a slow or absent broker is owed the newest message of each topic (`polcad.backlog`).
 * Plans (QoS 0) never wait for the acknowledgement of an event (QoS 1): each has a pump of its own.
@@ -15,6 +16,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from itertools import cycle
 from random import Random
 
 from polcad.backlog import DEFAULT_LIMITS, Counters, Inbox, Limits, Outbox, Received
@@ -82,6 +84,9 @@ class Link:
     ) -> None:
         self.counters = Counters()
         self._spec = spec
+        self._nodes = list(spec.nodes())
+        if len(self._nodes) > 1:
+            rng.shuffle(self._nodes)  # clients spread over the nodes, and over those that are left when one is gone
         self._presence = presence
         self._backoff = Backoff(spec.retry_max_s, rng)
         self._on_change = on_change
@@ -90,7 +95,7 @@ class Link:
         self._up = asyncio.Event()
         self._connection: Connection | None = None  # while the link is up
         self._connected_s: float | None = None  # when the link last came up, by the event loop's clock
-        self._said = ""
+        self._warned: set[str] = set()  # since the link was last up
 
     @property
     def connected(self) -> bool:
@@ -137,35 +142,39 @@ class Link:
     async def run(self, *, patient: bool = True) -> None:
         """Keep the link up until cancelled, which says farewell and disconnects.
 
-        Unless `patient`, a first connection that fails raises UnavailableError instead of being tried again.
+        Unless `patient`, a first connection that fails, at each node, raises UnavailableError instead of being tried
+        again.
         ConfigError when a password or certificate file cannot be read for it; later, such a file is waited for: it may
         be about to be renewed.
         """
         loop = asyncio.get_running_loop()
         try:
-            while True:
+            for node in cycle(self._nodes):
                 tried_s = loop.time()
+                all_tried = node is self._nodes[-1]
                 try:
-                    await self._connect_and_serve()
+                    await self._connect_and_serve(node)
                 except (UnavailableError, ConfigError) as error:
-                    if self._connected_s is None and (not patient or isinstance(error, ConfigError)):
+                    never = self._connected_s is None
+                    if never and (isinstance(error, ConfigError) or (all_tried and not patient)):
                         raise
-                    self._say(logging.WARNING, f"{error}; trying again")
+                    self._warn_once(f"{error}; trying again")
                 came_up = self._connected_s is not None and self._connected_s >= tried_s
-                await asyncio.sleep(self._backoff.wait_s(loop.time() - tried_s if came_up else 0.0))
+                if came_up or all_tried:
+                    await asyncio.sleep(self._backoff.wait_s(loop.time() - tried_s if came_up else 0.0))
         finally:
             self._inbox.close()
 
-    async def _connect_and_serve(self) -> None:
+    async def _connect_and_serve(self, node: BrokerSpec) -> None:
         """One connection from beginning to end; UnavailableError says why it could not be made, or broke."""
-        connection = Connection(self._spec, self._presence.client_id, self._presence.will, self._inbox)
+        connection = Connection(node, self._presence.client_id, self._presence.will, self._inbox)
         try:
             await connection.open()
             try:
                 await connection.subscribe(self._presence.subscriptions)
                 for message in self._presence.birth:
                     await connection.publish(message)
-                self._mark_up(connection)
+                self._mark_up(connection, node)
                 await self._serve(connection)
             except asyncio.CancelledError:
                 await self._leave(connection)
@@ -212,12 +221,13 @@ class Link:
             why = str(error) or f"no answer within {FAREWELL_S:g} s"
             _LOG.warning("the farewell was not sent, so the last will speaks: %s", why)
 
-    def _mark_up(self, connection: Connection) -> None:
+    def _mark_up(self, connection: Connection, node: BrokerSpec) -> None:
         self.counters.reconnects += self._connected_s is not None
         self._connected_s = asyncio.get_running_loop().time()
         self._connection = connection
         self._up.set()
-        self._say(logging.INFO, f"broker {self._spec.url}: connected")
+        self._warned.clear()
+        _LOG.info("broker %s: connected", node.url)
         self._on_change(True)
 
     def _mark_down(self) -> None:
@@ -226,8 +236,7 @@ class Link:
             self._up.clear()
             self._on_change(False)
 
-    def _say(self, level: int, text: str) -> None:
-        """Log a change of the link's state, once."""
-        if text != self._said:
-            self._said = text
-            _LOG.log(level, "%s", text)
+    def _warn_once(self, text: str) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
+            _LOG.warning("%s", text)

@@ -52,6 +52,19 @@ def test_toml_becomes_a_spec() -> None:
     assert spec == BrokerSpec(host="b", port=8883, protocol=Protocol.V5, tls=TlsSpec(ca="/ca.crt"))
 
 
+def test_a_cluster_has_one_spec_a_node_that_differs_in_its_address_alone() -> None:
+    spec = convert({"host": "a", "port": 1884, "user": "n1", "more_hosts": ["b", "c:1885", "[::1]:1886"]}, BrokerSpec)
+    assert [(node.host, node.port) for node in spec.nodes()] == [("a", 1884), ("b", 1884), ("c", 1885), ("::1", 1886)]
+    assert {(node.user, node.more_hosts) for node in spec.nodes()} == {("n1", ())}
+    assert BrokerSpec(host="a").nodes() == (BrokerSpec(host="a"),)
+
+
+@pytest.mark.parametrize("address", ["", "mqtt://b", "b:x", "b:0", "b:99999", "user@b", "b/x", "[::1"])
+def test_what_is_no_address_of_a_node_is_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match="more_hosts"):
+        convert({"more_hosts": [address]}, BrokerSpec)
+
+
 @pytest.mark.parametrize("wrong", [{"port": 0}, {"protocol": "4"}, {"password": "x"}, {"tls": {"insecure": True}}])
 def test_toml_that_is_wrong_or_unsafe_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(msgspec.ValidationError):

@@ -60,6 +60,12 @@ def test_a_broker_that_is_absent_fails_with_exit_code_69() -> None:
     assert "127.0.0.1" in check.detail
 
 
+def test_a_node_of_a_cluster_that_is_absent_is_a_warning_while_another_answers() -> None:
+    gone, there = (Check("broker", state, "") for state in (State.FAIL, State.OK))
+    assert [check.state for check in host.any_will_do([gone, there])] == [State.WARN, State.OK]
+    assert [check.state for check in host.any_will_do([gone, gone])] == [State.FAIL, State.FAIL]
+
+
 def test_a_password_that_others_may_read_is_warned_of(tmp_path: Path) -> None:
     path = tmp_path / "password"
     path.write_text("hunter2")

@@ -147,6 +147,21 @@ def test_without_a_broker_a_daemon_keeps_trying_and_says_so_once(caplog: pytest.
     assert "trying again" in caplog.text
 
 
+def test_a_command_takes_the_node_of_a_cluster_that_is_there_and_gives_up_when_none_is() -> None:
+    async def command(spec: BrokerSpec) -> None:
+        async with make_link(spec, Presence("c")).opened() as link:
+            await link.publish(plan(b"p"))
+
+    async def scenario() -> None:
+        gone = BrokerSpec(port=free_port(), more_hosts=(f"127.0.0.1:{free_port()}",))
+        async with embedded() as there:
+            await command(replace(gone, more_hosts=(*gone.more_hosts, f"127.0.0.1:{there.port}")))
+        with pytest.raises(UnavailableError, match="refused"):
+            await command(gone)
+
+    asyncio.run(scenario())
+
+
 # --- the embedded broker --------------------------------------------------------------------------------------------
 
 
@@ -305,7 +320,7 @@ def test_a_password_file_that_is_away_stops_a_start_and_never_a_program_that_run
             secret.unlink()
             broker.stop()
             broker.start()
-            await eventually(lambda: "password_file" in link._said)
+            await eventually(lambda: any("password_file" in text for text in link._warned))
             secret.write_text("x")
             await asyncio.wait_for(link.wait_connected(), 5.0)
 
@@ -409,6 +424,27 @@ def test_a_link_returns_after_the_broker_did_and_is_born_again(
     asyncio.run(live())
     assert changes == [True, False, True, False]
     assert "Unspecified" not in caplog.text  # which is what the client calls a broker that is gone
+
+
+@integration
+def test_a_link_whose_node_dies_goes_on_at_another(mosquitto: StartMosquitto) -> None:
+    brokers = {broker.port: broker for broker in (mosquitto(), mosquitto())}
+    first, second = brokers
+    spec = BrokerSpec(port=first, more_hosts=(f"127.0.0.1:{second}",))
+
+    async def live() -> None:
+        link = make_link(spec, Presence("x"))
+        async with running(link):
+            for port in (link._nodes[0].port, link._nodes[1].port):
+                await asyncio.wait_for(link.wait_connected(), 5.0)
+                async with ear(BrokerSpec(port=port), PLAN) as hearing:
+                    await link.publish(plan(b"%d" % port))
+                    await hearing.until(b"%d" % port)
+                brokers[port].stop(signal.SIGKILL)
+                await eventually(lambda: not link.connected)
+                brokers[port].start()
+
+    asyncio.run(live())
 
 
 @integration

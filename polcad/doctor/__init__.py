@@ -48,16 +48,17 @@ async def _broker(config: Config, *, is_node: bool, watch_s: float) -> list[Chec
     me = identity(Role.NODE, agent.node_name) if is_node or row is None else identity(Role.DAEMON, row.name)
     found = [host.check_password_file(config.broker), *certificates.check_files(config.broker.tls, me)]
     found += certificates.check_signing(config.signing)
-    broker = await host.check_broker(config.broker)
-    found.append(broker)
-    if broker.state is not State.OK:
+    answers = {node: await host.check_broker(node) for node in config.broker.nodes()}
+    found += host.any_will_do(answers.values())
+    broker = next((node for node, check in answers.items() if check.state is State.OK), None)
+    if broker is None:
         return found
-    found += await asyncio.to_thread(certificates.check_server, config.broker)
+    found += await asyncio.to_thread(certificates.check_server, broker)
     if is_node or row is None:
-        found.append(await access.check_node(config.broker, config.site.name, agent, me))
+        found.append(await access.check_node(broker, config.site.name, agent, me))
         found += await hearing.check_node(config, watch_s)
     else:
-        found.append(await access.check_daemon(config.broker, config.site.name, row, me))
+        found.append(await access.check_daemon(broker, config.site.name, row, me))
         found += await hearing.check_daemon(config.broker, config.site.name, row, watch_s)
     return found
 

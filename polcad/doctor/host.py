@@ -10,7 +10,8 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from random import Random
@@ -92,6 +93,14 @@ async def check_broker(spec: BrokerSpec) -> Check:
             return Check("broker", State.OK, f"{spec.url} answered in {1000 * (time.monotonic() - started):.0f} ms")
     except PolcadError as error:
         return Check("broker", State.FAIL, str(error), "start the broker, or mend [broker]", 69)
+
+
+def any_will_do(answers: Iterable[Check]) -> Iterator[Check]:
+    """The answers of a cluster's nodes: while one lets us in, that another does not is a warning."""
+    answers = tuple(answers)
+    up = any(check.state is State.OK for check in answers)
+    for check in answers:
+        yield replace(check, state=State.WARN) if up and check.state is State.FAIL else check
 
 
 async def check_actuator(spec: ActuatorSpec) -> Check:
