@@ -147,7 +147,7 @@ class Agent:
             node=self._node,
             boot_id=self._boot_id,
             seq=self._seq,
-            t=t,
+            t=self._clock.told(t),
             period_s=self._spec.period_s,
             reading=reading if any(reading.gpus.fault) else replace(reading, gpus=replace(reading.gpus, fault=())),
             in_force=aligned(followed.in_force, self._uuids),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from dataclasses import replace
 from random import Random
 
 from polcad import plugins
@@ -50,7 +51,7 @@ class Teller:
             load = await asyncio.to_thread(self._collector.read, self._clock.now())
             if load.fault:
                 self._complaints.add(f"{load.pool}/{load.instance}", load.fault, load.t)
-            self._link.send(encode(self._to, load))
+            self._link.send(encode(self._to, replace(load, t=self._clock.told(load.t))))
             next_t = max(next_t + self._spec.period_s, self._clock.now())
             await self._clock.sleep_until(next_t)
 

@@ -1,11 +1,12 @@
 """What a daemon hears and says, as points for time-series databases: the nouns go in, rows of `SCHEMA` come out.
 
 Times are the daemon's: telemetry counts from its arrival, so a node whose clock is wrong writes into no other hour.
+Times come in as the daemon counts them, and go out as `told` tells them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -26,7 +27,6 @@ from polcad.model import (
     PoolLoad,
     RowStatus,
     Rule,
-    Telemetry,
     Why,
 )
 from polcad.ports import Heard, Point, SinkCounts
@@ -67,7 +67,10 @@ class _Node:
 class Points:
     """The points of one row's daemon."""
 
-    def __init__(self, site: str, row: str, *, shadow: bool = False) -> None:
+    def __init__(
+        self, site: str, row: str, *, shadow: bool = False, told: Callable[[float], float] = lambda t: t
+    ) -> None:
+        self._told = told
         self._of_row: Tags = (("site", site), ("row", row))
         self._of_daemon: Tags = (*self._of_row, ("mode", "shadow" if shadow else "live"))
         self._nodes: dict[str, _Node] = {}
@@ -82,9 +85,11 @@ class Points:
         node = self._node(heard, placement, before)
         self._nodes[said.node] = node
         columns = zip(node.gpu_tags, _gpu_fields(said.reading.gpus, said.in_force), strict=True)
-        points = [Point("polcad_gpu", tags, fields, heard.t) for tags, fields in columns if fields]
+        told_t = self._told(heard.t)
+        points = [Point("polcad_gpu", tags, fields, told_t) for tags, fields in columns if fields]
         gap_s = None if before is None else heard.t - before.t
-        points.append(Point("polcad_node", node.tags, self._node_fields(heard.t, said, gap_s), heard.t))
+        fields = self._node_fields(heard, told_t - said.t, gap_s)
+        points.append(Point("polcad_node", node.tags, fields, told_t))
         return points
 
     def _node(self, heard: Heard, placement: NodePlacement, before: _Node | None) -> _Node:
@@ -96,7 +101,8 @@ class Points:
         gpu_tags = tuple(_gpu_tags(tags, index, uuid, placement) for index, uuid in enumerate(uuids))
         return _Node(uuids, placement, tags, gpu_tags, heard.t)
 
-    def _node_fields(self, t: float, said: Telemetry, gap_s: float | None) -> Fields:
+    def _node_fields(self, heard: Heard, delay_s: float, gap_s: float | None) -> Fields:
+        said = heard.telemetry
         gpus, force, plan = said.reading.gpus, said.in_force, said.plan
         read = [power_w for power_w in gpus.power_w if power_w is not None]
         fields = {
@@ -105,7 +111,7 @@ class Points:
             "gpus": len(gpus.uuid),
             "gpus_read": len(read),
             "gap_s": gap_s,
-            "delay_s": t - said.t,
+            "delay_s": delay_s,
             "dropped": said.dropped,
             "overridden": force.outcome.count(Outcome.OVERRIDDEN) if force else None,
             "stale": 0,
@@ -113,7 +119,7 @@ class Points:
         if plan is not None:
             sent_t = self._plans.get((plan.epoch, plan.seq))
             fields |= {"leased": int(plan.lease is LeaseState.HELD), "plan_seq": plan.seq, "refused": plan.refused}
-            fields["plan_age_s"] = None if sent_t is None else t - sent_t
+            fields["plan_age_s"] = None if sent_t is None else heard.t - sent_t
         known = _known(fields)
         return known if plan is None else {**known, "lease": plan.lease.value}
 
@@ -123,7 +129,7 @@ class Points:
             (name, rack) for name, rack, stale in zip(columns.name, columns.rack, columns.stale, strict=True) if stale
         )
         return [
-            Point("polcad_node", (*self._of_row, ("rack", rack), ("node", name)), {"stale": 1}, t)
+            Point("polcad_node", (*self._of_row, ("rack", rack), ("node", name)), {"stale": 1}, self._told(t))
             for name, rack in silent
         ]
 
@@ -201,22 +207,22 @@ class Points:
         ]
 
     def _point(self, measurement: str, t: float, tags: Tags, fields: Fields) -> Point:
-        return Point(measurement, self._of_daemon + tags, fields, t)
+        return Point(measurement, self._of_daemon + tags, fields, self._told(t))
 
     # --- pools ------------------------------------------------------------------------------------------------------
 
     def hints(self, t: float, hints: Sequence[Hint]) -> list[Point]:
         """The hints that hold at `t`."""
-        return [
-            Point("polcad_hint", (*self._of_row, ("pool", hint.pool)), {**_hint_fields(t, hint), "why": hint.why}, t)
-            for hint in hints
-        ]
+        told_t = self._told(t)
+        tags = (((*self._of_row, ("pool", hint.pool)), hint) for hint in hints)
+        return [Point("polcad_hint", tag, {**_hint_fields(t, hint), "why": hint.why}, told_t) for tag, hint in tags]
 
     def load(self, t: float, load: PoolLoad) -> list[Point]:
         """An instance's load, heard at `t`."""
         tags = (*self._of_row, ("pool", load.pool), ("instance", load.instance))
         figures = {name: getattr(load, name) for name in _LOAD_FIELDS}
-        return [Point("polcad_load", tags, {name: value for name, value in figures.items() if value is not None}, t)]
+        fields = {name: value for name, value in figures.items() if value is not None}
+        return [Point("polcad_load", tags, fields, self._told(t))]
 
 
 def _known(fields: Mapping[str, float | None]) -> dict[str, float | str]:

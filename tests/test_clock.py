@@ -3,16 +3,65 @@ import time
 
 import pytest
 
-from polcad.clock import SteadyClock
+from polcad.clock import STEP_S, SteadyClock
 from polcad.testing import ManualClock
 
 
-def test_steady_clock_ignores_a_wall_clock_that_jumps(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = SteadyClock()
-    before = clock.now()
-    monkeypatch.setattr(time, "time", lambda: 0.0)
+class Clocks:
+    """A wall clock that can be set, and a monotonic one that cannot."""
 
-    assert 0.0 <= clock.now() - before < 5.0
+    def __init__(self) -> None:
+        self.wall_t, self.monotonic_s = 1_000_000.0, 50.0
+
+    def pass_s(self, seconds: float) -> None:
+        self.wall_t += seconds
+        self.monotonic_s += seconds
+
+    def steady(self) -> SteadyClock:
+        return SteadyClock(lambda: self.wall_t, lambda: self.monotonic_s)
+
+
+@pytest.mark.parametrize("step_s", [3600.0, -3600.0, -1.0, -900_000.0])
+def test_a_wall_clock_that_is_set_moves_no_time_of_ours_and_every_time_that_is_told(step_s: float) -> None:
+    clocks = Clocks()
+    clock = clocks.steady()
+    clocks.pass_s(10.0)
+    clocks.wall_t += step_s
+    clocks.pass_s(5.0)
+
+    assert clock.now() == pytest.approx(1_000_015.0)
+    assert clock.told(clock.now()) == pytest.approx(clocks.wall_t)
+    assert clock.own(clocks.wall_t) == pytest.approx(clock.now())
+    clocks.wall_t -= step_s
+    assert clock.told(clock.now()) == pytest.approx(clocks.wall_t)
+
+
+def test_told_times_do_not_jitter_with_what_is_slewed() -> None:
+    clocks = Clocks()
+    clock = clocks.steady()
+    clocks.wall_t += STEP_S / 2
+
+    assert clock.told(clock.now()) == clock.now()
+
+
+def test_a_wall_clock_that_drifts_is_followed() -> None:
+    clocks = Clocks()
+    clock = clocks.steady()
+    for _ in range(1000):
+        clocks.pass_s(0.1)
+        clocks.wall_t += 0.001
+        assert abs(clock.told(clock.now()) - clocks.wall_t) <= STEP_S + 1e-6
+
+
+def test_a_program_that_stood_still_between_two_clocks_takes_it_for_no_step() -> None:
+    clocks = Clocks()
+
+    def wall_t() -> float:
+        clocks.pass_s(3.0)
+        return clocks.wall_t
+
+    clock = SteadyClock(wall_t, lambda: clocks.monotonic_s)
+    assert clock.told(7.0) == 7.0
 
 
 def test_steady_clock_starts_at_unix_time() -> None:

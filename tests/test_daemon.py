@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 import pytest
 
 from polcad import daemon as module
+from polcad.backlog import Received
 from polcad.broker import embedded
 from polcad.broker_spec import BrokerSpec
 from polcad.config import SiteSpec
@@ -19,16 +21,18 @@ from polcad.model import (
     FREE,
     Event,
     EventKind,
+    Hold,
     NodePlacement,
     Placement,
     Plan,
     Priority,
     Role,
     RowStatus,
+    Setpoint,
 )
 from polcad.mqtt import Link, Presence
 from polcad.pki import make_plan_key
-from polcad.ports import Heard, Point, SinkCounts
+from polcad.ports import Heard, Held, Point, SinkCounts, Tick
 from polcad.signing import SigningSpec
 from polcad.spec import GuardSpec, NodeSpec, RackSpec, RowSpec
 from polcad.telling import Outlets
@@ -214,6 +218,33 @@ def test_a_plan_is_signed_with_the_time_that_nodes_judge_it_by_though_the_clock_
     assert trust.plan(message.topic, message.payload, time.time()).seq == 1
 
 
+def test_all_that_is_told_after_the_wall_clock_was_set_is_in_its_time_and_all_that_is_counted_in_ours() -> None:
+    sink = Filled()
+    daemon = Daemon(SiteSpec(), ROW, GUARD, Polca(), BrokerSpec(), outlets=Outlets({"filled": sink}))
+    daemon._clock._offset_s += 3600.0  # the wall clock was set an hour back since
+    t, wall_t = daemon._clock.now(), time.time()
+    asyncio.run(daemon.apply(Plan("row", 1, 1, t, 5.0, FREE)))
+    asyncio.run(daemon.apply(Event(t, EventKind.RESUME, "row")))
+    said = replace(telemetry("n1", 100.0, gpus=2, max_w=400.0), t=wall_t)
+    for event in (Heard(t, said, "r1"), Heard(t, replace(said, node="n2"), "r1"), Tick(t)):
+        daemon.on(event)
+
+    sent = [*iter(daemon._link._outboxes[0].pop, None), *iter(daemon._link._outboxes[1].pop, None)]
+    nouns = [decode(message)[1] for message in sent]
+    assert {type(noun) for noun in nouns} == {Plan, Event, RowStatus}
+    assert all(noun.t == pytest.approx(wall_t, abs=5.0) for noun in nouns)
+    assert all(point.t == pytest.approx(wall_t, abs=5.0) for point in sink.points)
+    delays_s = [point.fields["delay_s"] for point in sink.points if "delay_s" in point.fields]
+    assert delays_s == [pytest.approx(0.0, abs=5.0)] * 2
+    scene = daemon.telling.scene()
+    assert scene.tick_t == pytest.approx(wall_t, abs=5.0)
+    assert scene.ticked is not None  # it counts as fresh
+    hold = Hold("h1", "row", Setpoint(0.5), wall_t + 60.0)
+    held = daemon._event(Received(t, encode(Address("site", "row", "hold", hold="h1"), hold)))
+    assert isinstance(held, Held)
+    assert held.until_t == pytest.approx(t + 60.0, abs=5.0)
+
+
 def test_a_flood_of_made_up_names_fills_no_database() -> None:
     sink = Filled()
     daemon = Daemon(SiteSpec(), ROW, GUARD, Polca(), BrokerSpec(), outlets=Outlets({"filled": sink}))
@@ -229,8 +260,10 @@ class Filled:
 
     def __init__(self) -> None:
         self.nodes: set[str] = set()
+        self.points: list[Point] = []
 
     def put(self, points: Sequence[Point]) -> None:
+        self.points += points
         self.nodes |= {value for point in points for name, value in point.tags if name == "node"}
 
     def counts(self) -> SinkCounts:
