@@ -76,6 +76,7 @@ class Controller:
         self._planned_t = float("-inf")  # when the last plan went out
         self._acknowledged = False  # some node follows this epoch
         self._strays: dict[str, int] = {}  # nodes that say they follow a newer epoch
+        self._waits = False  # another daemon has the row
 
     @property
     def epoch(self) -> int:
@@ -87,8 +88,31 @@ class Controller:
         """How many plans went out."""
         return self._seq
 
+    def wait(self) -> None:
+        """Hear all and say nothing, until `lead`; to be called before the first event."""
+        self._waits = True
+
+    def lead(self, epoch: int) -> None:
+        """Take the row with this epoch, or a greater one where such was heard of.
+
+        Nodes may have fallen to their fail-safe since they last spoke, so whoever is not silent is heard anew first.
+        """
+        self._waits = False
+        self._epoch = max(self._epoch, epoch)
+        self._started_s = self._awake_s
+        self._fleet.unhear(silent=False)
+
+    @property
+    def waits(self) -> bool:
+        """Whether another daemon has the row."""
+        return self._waits
+
     def on(self, event: Input) -> list[Output]:
         """Take one event; what is to be said, in order. Raises OutrankedError when a newer daemon has the row."""
+        said = self._take(event)
+        return [] if self._waits else said
+
+    def _take(self, event: Input) -> list[Output]:
         self._wake(event.t)
         if isinstance(event, Heard):
             return self._hear(event)
@@ -140,6 +164,9 @@ class Controller:
     def _compare_epochs(self, event: Heard, epoch: int) -> list[Output]:
         """Learn whom a node follows. One node's word ends no daemon: only that of more than half the row does."""
         node = event.telemetry.node
+        if self._waits:
+            self._outrank(epoch, event.t)
+            return []
         if epoch <= self._epoch:
             self._acknowledged = self._acknowledged or epoch == self._epoch
             self._strays.pop(node, None)
@@ -161,12 +188,18 @@ class Controller:
 
     def _meet_rival(self, event: Rival) -> None:
         """Outrank an older daemon while this one has said nothing yet; else the newer daemon has the row."""
-        if self._is_absurd(event.epoch, event.t):
+        if self._waits:
+            self._outrank(event.epoch, event.t)
+        elif self._is_absurd(event.epoch, event.t):
             self.counters["absurd_epochs"] += 1
         elif event.epoch > self._epoch:
             if self._seq > 0:
                 raise OutrankedError(f"row {self._row.name}: epoch {event.epoch} has it, this daemon is {self._epoch}")
             self._epoch = event.epoch + 1
+
+    def _outrank(self, epoch: int, t: float) -> None:
+        if not self._is_absurd(epoch, t):
+            self._epoch = max(self._epoch, epoch + 1)
 
     # --- placement and holds ----------------------------------------------------------------------------------------
 
@@ -188,6 +221,9 @@ class Controller:
         self._witness.end_doubts(self._awake_s)
         grew, back = fleet.age(self._awake_s)
         out += self._tell_staleness(t, grew, back)
+        if self._waits:
+            self._foresee(t)
+            return out
         if not self._ready and not self._start(t, out):
             return out
         if self._domains.row_w > self._row.budget_w:
@@ -196,6 +232,11 @@ class Controller:
         if not self._shadow:
             out += self._witness.compare_obedience(t, self._awake_s)
         return out
+
+    def _foresee(self, t: float) -> None:
+        """Keep the forecast warm: of a row that is all known, for what is not heard yet would look like demand."""
+        if self._fleet.all_heard():
+            self._domains.foresee(t)
 
     def _fits_without_holds(self, t: float) -> bool:
         return self._seq == 0 or (not self._doubts() and self._domains.fit(t))

@@ -21,12 +21,13 @@ from polcad.broker_spec import BrokerSpec
 from polcad.clock import SteadyClock
 from polcad.complaints import Complaints
 from polcad.config import Config, SiteSpec
+from polcad.config.spec import host_name
 from polcad.controller import Controller
 from polcad.drive import drive
-from polcad.errors import WireError
+from polcad.errors import OutrankedError, StandDownError, WireError
 from polcad.hinting import Hinting, clock_under, hinting
 from polcad.hints import TakenBack
-from polcad.model import Event, Hint, Hold, NodePlacement, Plan, PoolLoad, RowStatus, Telemetry
+from polcad.model import Event, EventKind, Hint, Hold, NodePlacement, Plan, PoolLoad, RowStatus, Telemetry
 from polcad.mqtt import Link, Presence
 from polcad.outlook import Foresight
 from polcad.points import Points
@@ -36,6 +37,7 @@ from polcad.retiming import retimed
 from polcad.school_process import ProcessSchool
 from polcad.signing import Signer
 from polcad.spec import GuardSpec, RowSpec
+from polcad.standby import Contest, StandbySpec
 from polcad.telling import Outlets, Telling
 from polcad.web.board import Board
 from polcad.web.metrics import Metrics
@@ -64,18 +66,22 @@ class Daemon:
         signer: Signer | None = None,
         outlets: Outlets | None = None,
         shadow: bool = False,
+        contest: Contest | None = None,
     ) -> None:
         self._clock = SteadyClock()
         self._row, self._guard = row, guard
         epoch = int(self._clock.now() * 1e6)
         self.controller = Controller(row, guard, policy, epoch, foresight=foresight, shadow=shadow)
+        self._contest = contest
+        if contest is not None:
+            self.controller.wait()
         self._policy_name = plugins.name_of("polcad.policies", policy)
         self.reactions = Reactions()
         self.board = Board(site.name)
         outlets = outlets or Outlets()
         points = Points(site.name, row.name, shadow=shadow, told=self._clock.told)
         metrics = Metrics(row.name, outlets.window_s, self._clock.told)
-        self.telling = Telling(points, metrics, outlets.sinks, self._clock.now, self.hints)
+        self.telling = Telling(points, metrics, outlets.sinks, self._clock.now, self.hints, contest)
         self._lag_s = 0.0  # of the last tick
         self._to = {kind: Address(site.name, row.name, kind) for kind in ("plan", "daemon", "event")}
         self._site = site.name
@@ -89,22 +95,50 @@ class Daemon:
         self._complaints = Complaints(_LOG)
         gone = encode(self._to["daemon"], RowStatus(row.name, online=False, epoch=epoch))
         heard = ("telemetry", "placement", "hold", "daemon", *(("load", "hint") if self._hinting else ()))
-        presence = Presence(
+        self._broker = broker
+        self._presence = Presence(
             client_id=f"polcad-daemon-{row.name}-{uuid.uuid4().hex[:16]}",  # who guessed it could cut the daemon off
             subscriptions=tuple(everywhere(site.name, row.name, kind) for kind in heard),
             farewell=() if shadow else (gone,),
             will=None if shadow else gone,
         )
-        self._link = Link(broker, presence, self._clock.now, Random(), on_change=self._note_link)  # noqa: S311
+        self._link = self._linked(self._presence)
+
+    def _linked(self, presence: Presence) -> Link:
+        return Link(self._broker, presence, self._clock.now, Random(), on_change=self._note_link)  # noqa: S311
 
     async def run(self) -> None:
         """Until cancelled; OutrankedError when a newer daemon takes the row."""
         async with asyncio.TaskGroup() as tasks:
+            if self._contest is not None:
+                contest = tasks.create_task(self._contest.run(self._bid), name="lock")
+                await self._wait(self._contest)
             link = tasks.create_task(self._link.run(), name="mqtt")
             hints = tasks.create_task(self._hint(), name="hints")
             await drive(self._events(), self, self)
             link.cancel()
             hints.cancel()
+            if self._contest is not None:
+                contest.cancel()
+
+    def _bid(self) -> int | None:
+        """The epoch that this daemon has, or would take; None while it can neither hear nor say anything."""
+        return None if self._up_t is None else self.controller.epoch
+
+    async def _wait(self, contest: Contest) -> None:
+        """Hear the row that another daemon leads, and say nothing, not even a last will, until it is ours to lead."""
+        self._link = self._linked(replace(self._presence, farewell=(), will=None))
+        async with asyncio.TaskGroup() as tasks:
+            hearing = [
+                tasks.create_task(self._link.run(), name="mqtt"),
+                tasks.create_task(drive(self._events(), self, self), name="hearing"),
+            ]
+            epoch = await contest.won()
+            for task in hearing:
+                task.cancel()
+        self._link = self._linked(self._presence)
+        self.controller.lead(epoch)
+        await self.apply(Event(self._clock.now(), EventKind.TAKEOVER, "row", f"{contest.host} leads from now on"))
 
     def on(self, event: Input) -> list[Output]:
         """Let the controller decide, and watch how long it takes to come true."""
@@ -153,7 +187,8 @@ class Daemon:
             "reconnects": dropped.reconnects,
         }
         reaction_s = self.reactions.quantile_s(0.99)
-        return replace(status, policy=self._policy_name, counters=counters, reaction_p99_s=reaction_s)
+        host = self._contest.host if self._contest else ""
+        return replace(status, host=host, policy=self._policy_name, counters=counters, reaction_p99_s=reaction_s)
 
     def hints(self) -> tuple[Hint, ...]:
         """The hints of this daemon that hold now."""
@@ -182,6 +217,9 @@ class Daemon:
     def _show(self, t: float, decide_s: float) -> None:
         status, nodes = self.status(), self.controller.nodes()
         said = retimed(status, self._clock.told)
+        if self.controller.waits:  # of the row its leader tells
+            self.board.put_nodes(said.t, nodes)
+            return
         if not self._overshadowed(t):
             self._link.send(encode(self._to["daemon"], said))
         self.board.put_status(said)
@@ -189,8 +227,8 @@ class Daemon:
         self.telling.ticked(status, nodes, self.reactions, self._lag_s, decide_s)
 
     def _overshadowed(self, t: float) -> bool:
-        """Whether this is a shadow beside the row's own daemon: then it says its plans alone."""
-        return self._shadow and t - self._live_t < _LIVE_FOR_S
+        """Whether another daemon tells of the row: this one waits, or is a shadow, which says its plans alone."""
+        return self.controller.waits or (self._shadow and t - self._live_t < _LIVE_FOR_S)
 
     def _note_link(self, up: bool) -> None:
         self._up_t = self._clock.now() if up else None
@@ -227,11 +265,17 @@ class Daemon:
                     self._lag_s, next_t = now - next_t, max(next_t + self._guard.tick_s, now)
                     self._place_listed(now)
                     yield Tick(now)
-                    self._turn(f"plan {self.controller.epoch}/{self.controller.seq}")
+                    self._turn(self._stand)
         finally:
             arriving.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await arriving
+
+    @property
+    def _stand(self) -> str:
+        if self._contest is not None and self.controller.waits:
+            return f"waits; {self._contest.leader or 'nobody'} leads"
+        return f"plan {self.controller.epoch}/{self.controller.seq}"
 
     def _turn(self, status: str) -> None:
         """Tell those who watch that the loop turns."""
@@ -250,7 +294,7 @@ class Daemon:
 
     def _event(self, received: Received) -> Input | None:
         """What a message means to the controller; None when nothing."""
-        t = received.t
+        t, waits = received.t, self.controller.waits
         address, noun = decode(received.message)
         if isinstance(noun, Telemetry):
             if received.message.retain:
@@ -263,10 +307,12 @@ class Daemon:
         if self._hinting and address.kind in OF_POOLS:
             kept = retimed(noun, self._clock.own) if isinstance(noun, Hint) else noun
             self._hinting.take(received, address, kept)  # the row's safety has nothing to do with it
-            if isinstance(noun, PoolLoad):
+            if isinstance(noun, PoolLoad) and not self.controller.waits:
                 self.telling.heard_load(t, noun)
             return None
-        if isinstance(noun, RowStatus) and noun.epoch != self.controller.epoch and not noun.shadow:
+        if isinstance(noun, RowStatus) and not noun.shadow and (waits or noun.epoch != self.controller.epoch):
+            if waits:
+                self.board.put_status(noun)
             self._live_t = t if noun.online else float("-inf")
             return Rival(t, noun.epoch) if noun.online or self._starting else None
         return None
@@ -299,7 +345,8 @@ class Daemon:
 
         A shadow tells no node anything: what a node is placed as decides what the row's own plan sets on it.
         """
-        if self._shadow or self._up_t is None or now - self._up_t < _HEARD_BEFORE_PLACING_S or self._placed_all:
+        silent = self._shadow or self.controller.waits or self._placed_all
+        if silent or self._up_t is None or now - self._up_t < _HEARD_BEFORE_PLACING_S:
             return
         self._placed_all = True
         for node in self._row.nodes:
@@ -318,6 +365,7 @@ def usable(config: Config) -> Config:
     """The same configuration, for a daemon; ConfigError when a file or a database that it names cannot be used."""
     config.the_row()
     config.broker.check()
+    config.standby.check()
     config.signing.signer()
     with _opened(config.sinks):
         return config
@@ -326,7 +374,7 @@ def usable(config: Config) -> Config:
 async def run(config: Config, *, shadow: bool = False) -> None:
     """The daemon that a configuration describes, with its page, until cancelled.
 
-    ConfigError, UnavailableError, OutrankedError.
+    ConfigError, UnavailableError, OutrankedError; StandDownError instead of it where another start makes a standby.
     """
     row, policy = config.the_row()
     with _foresight(config) as foresight, _opened(config.sinks) as sinks:
@@ -341,10 +389,28 @@ async def run(config: Config, *, shadow: bool = False) -> None:
             signer=config.signing.signer(),
             outlets=Outlets(sinks, config.web.window_s),
             shadow=shadow,
+            contest=None if shadow else _contest(config, row),
         )
         async with serve(daemon.board, config.web, daemon.telling) as url:
             _LOG.info("row %s: the page is at %s", row.name, url)
-            await daemon.run()
+            try:
+                await daemon.run()
+            except* OutrankedError as outranked:
+                if not config.standby.servers:
+                    raise
+                raise StandDownError(f"{outranked.exceptions[0]}; started again, it is the standby") from None
+
+
+def _contest(config: Config, row: RowSpec) -> Contest | None:
+    """The daemon's part in the contest for its row; None where it has the row to itself."""
+    spec: StandbySpec = config.standby
+    if not spec.servers:
+        return None
+    from polcad.standby_nats import NatsStore  # noqa: PLC0415  # its client is imported by who has a standby alone
+
+    ttl_s = spec.ttl_s or config.guard.lease_s
+    store = NatsStore(spec, f"{config.site.name}.{row.name}", ttl_s / 2)
+    return Contest(store, spec.host or host_name(), ttl_s)
 
 
 @contextlib.contextmanager

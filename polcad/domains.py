@@ -84,13 +84,25 @@ class Domains:
 
     def look_ahead(self, t: float) -> list[Event]:
         """Let the forecaster see this tick; what is to be told of it."""
+        return self._look(t)
+
+    def _look(self, t: float, *, braked: bool = False) -> list[Event]:
         if self._outlooks is None:
             return []
         totals, moved = self.totals, self._fleet.moved_frac()
         racks_w = totals.demand_w.sum(axis=1) + totals.host_w
         demand_w = [float(racks_w.sum() if rack is None else racks_w[rack]) for rack in self.scopes]
-        steady = [not domain.braked and moved[-1 if rack is None else rack] <= MOVED_FRAC for rack, domain in self]
-        return self._outlooks.observe(t, np.array(demand_w), np.array(steady))
+        calm = [not (braked or domain.braked) for _, domain in self]
+        still = [bool(moved[-1 if rack is None else rack] <= MOVED_FRAC) for rack, _ in self]
+        return self._outlooks.observe(t, np.array(demand_w), np.array(calm) & np.array(still))
+
+    def foresee(self, t: float) -> None:
+        """Let the forecaster see a tick of another daemon's row, in which that one decides."""
+        if self._outlooks is None:
+            return
+        self.count()
+        reported = [setpoint for rack in strictest_reported(self._fleet) for setpoint in rack.values()]
+        self._look(t, braked=any(setpoint.covers(self._guard.brake) for setpoint in reported))
 
     def view(self, t: float, rack: int | None) -> View:
         """What a policy sees of one domain."""

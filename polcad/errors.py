@@ -38,3 +38,7 @@ class UnavailableError(PolcadError):
 
 class OutrankedError(PolcadError):
     """A newer daemon holds this row: this one must end."""
+
+
+class StandDownError(OutrankedError):
+    """The same, of a daemon that has a standby's part: started again, it waits for its turn."""

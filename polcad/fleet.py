@@ -145,9 +145,12 @@ class Fleet:
         """What the nodes that have spoken count for: the rest is not known, or not any more."""
         return float(self.counted_w[np.isfinite(self._heard_s)].sum())
 
-    def unhear(self) -> None:
-        """Expect every node to speak anew; what it reported stays its worst case until it does."""
-        self._heard_s[:] = -np.inf
+    def unhear(self, *, silent: bool = True) -> None:
+        """Expect every node to speak anew; what it reported stays its worst case until it does.
+
+        Unless `silent`, one that is stale already is not waited for.
+        """
+        self._heard_s[slice(None) if silent else ~self.stale] = -np.inf
 
     def last(self, slot: int) -> Telemetry | None:
         """The node's last message."""

@@ -165,6 +165,7 @@ class EventKind(_Open):
     HINT_END = "hint_end"
     HINTS_HELD = "hints_held"
     HINTS_RESUMED = "hints_resumed"
+    TAKEOVER = "takeover"
     UNKNOWN = "unknown"
 
 
@@ -439,6 +440,7 @@ class RowStatus:
     epoch: Count
     seq: Count = 0
     t: Seconds = 0.0
+    host: Annotated[str, Text(64)] = ""  # that leads; "" where no other could
     policy: Annotated[str, Text(64)] = ""
     shadow: bool = False
     thresholds: Annotated[Mapping[str, Share], Items(16)] = field(default_factory=dict)

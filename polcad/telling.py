@@ -11,6 +11,7 @@ from polcad.points import LoopFigures, Points
 from polcad.ports import Heard, Point, Sink
 from polcad.pulse import Pulse
 from polcad.reaction import Reactions
+from polcad.standby import Contest
 from polcad.web.metrics import OLD_S, Metrics, Scene, Ticked
 
 
@@ -35,11 +36,12 @@ class Telling:
         sinks: Mapping[str, Sink],
         now: Callable[[], float],
         hints: Callable[[], Sequence[Hint]] = tuple,
+        contest: Contest | None = None,
     ) -> None:
         self.pulse = Pulse()
         self.connected = False  # to the broker
         self._points, self._metrics, self._sinks = points, metrics, sinks
-        self._now, self._hints = now, hints
+        self._now, self._hints, self._contest = now, hints, contest
         self._causes = Causes()
         self._status: RowStatus | None = None  # of the last tick
 
@@ -86,15 +88,20 @@ class Telling:
     def scene(self) -> Scene:
         """What a scrape tells now."""
         counts = {name: sink.counts() for name, sink in self._sinks.items()}
-        return self._metrics.scene(self._now(), self._hints(), counts, up=self.connected, ready=not self.unready())
+        ready = not self.unready()
+        return self._metrics.scene(
+            self._now(), self._hints(), counts, up=self.connected, ready=ready, contest=self._contest
+        )
 
     def stalled(self) -> str:
         """Why the daemon's loop counts as standing still; "" while it turns."""
         return self.pulse.stalled()
 
     def unready(self) -> list[str]:
-        """Why the daemon cannot keep its row; empty while it can."""
-        return [why for why in ("" if self.connected else "the broker is not reached", self._blind()) if why]
+        """Why the daemon cannot keep its row, or could not take it; empty while it can."""
+        contest = self._contest
+        inside = contest.trouble if contest is not None and not contest.leads else self._blind()
+        return [why for why in ("" if self.connected else "the broker is not reached", inside) if why]
 
     def _blind(self) -> str:
         """Why the row is not seen; "" when it is."""

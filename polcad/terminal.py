@@ -92,6 +92,8 @@ def _title(status: RowStatus, age_s: float) -> RenderableType:
     condition = words.condition(status, age_s)
     lamp, style = _LAMPS.get(condition, ("■", "bold red"))
     left = Text.assemble((status.row, "bold"), f"  policy {words.plain(status.policy) or 'unknown'}")
+    if status.host:
+        left.append(f"  led by {words.plain(status.host)}")
     if _braked(status):
         left.append("  ").append(" BRAKE ", _STYLES[Why.BRAKE])
     if status.shadow:

@@ -1,7 +1,8 @@
 """The command line: every command is a few lines around a program of the product.
 
-Exit codes: 0 well, 1 failed, 2 wrong usage, 69 no GPU driver or broker, 76 a newer daemon has the row, 77 no
-permission, 78 configuration. A service manager should not start again what ended with 2, 76, 77 or 78.
+Exit codes: 0 well, 1 failed, 2 wrong usage, 69 no GPU driver or broker, 75 a newer daemon has the row and this one,
+started again, is its standby, 76 a newer daemon has the row, 77 no permission, 78 configuration. A service manager
+should not start again what ended with 2, 76, 77 or 78.
 """
 
 from __future__ import annotations
@@ -13,7 +14,14 @@ from typing import Annotated, NoReturn
 import typer
 
 from polcad.cli import backtest, data, look, operate, plan, programs, security, simulate
-from polcad.errors import ConfigError, OutrankedError, PermissionMissingError, PolcadError, UnavailableError
+from polcad.errors import (
+    ConfigError,
+    OutrankedError,
+    PermissionMissingError,
+    PolcadError,
+    StandDownError,
+    UnavailableError,
+)
 
 app = typer.Typer(
     name="polcad",
@@ -28,6 +36,7 @@ _EXIT_CODES: tuple[tuple[type[PolcadError], int], ...] = (
     (ConfigError, 78),
     (PermissionMissingError, 77),
     (UnavailableError, 69),
+    (StandDownError, 75),
     (OutrankedError, 76),
 )
 

@@ -17,7 +17,7 @@ from polcad.config.forecast import read_forecast
 from polcad.config.hints import Maker as HintPolicyMaker
 from polcad.config.hints import read_hints
 from polcad.config.layers import LISTS, Layer, Layers, Problem, read_environment, read_files
-from polcad.config.rules import check_budgets, check_forecast, check_guard, check_hints, check_names
+from polcad.config.rules import check_budgets, check_forecast, check_guard, check_hints, check_names, check_standby
 from polcad.config.sections import Report, build, is_table, unknown_key
 from polcad.config.sinks import GROUP as SINKS
 from polcad.config.sinks import read_sinks
@@ -26,6 +26,7 @@ from polcad.errors import ConfigError
 from polcad.ports import ForecasterMaker, Policy, SinkSettings
 from polcad.signing import SigningSpec
 from polcad.spec import ForecastSpec, GuardSpec, HintSpec, NodeSpec, RackSpec, RowSpec
+from polcad.standby import StandbySpec
 from polcad.web.spec import WebSpec
 
 __all__ = [
@@ -50,6 +51,7 @@ SECTIONS: dict[str, type[Any]] = {
     "guard": GuardSpec,
     "broker": BrokerSpec,
     "signing": SigningSpec,
+    "standby": StandbySpec,
     "agent": AgentSpec,
     "actuator": ActuatorSpec,
     "load": LoadSpec,
@@ -78,6 +80,7 @@ class Config:
     hint_policy: HintPolicyMaker | None = None
     broker: BrokerSpec = field(default_factory=BrokerSpec)
     signing: SigningSpec = field(default_factory=SigningSpec)
+    standby: StandbySpec = field(default_factory=StandbySpec)
     agent: AgentSpec = field(default_factory=AgentSpec)
     actuator: ActuatorSpec = field(default_factory=ActuatorSpec)
     load: LoadSpec = field(default_factory=LoadSpec)
@@ -151,6 +154,7 @@ def _build(data: dict[str, Any], report: Report) -> Config | None:
     if guard is not None:
         check_guard(guard, report)
         check_forecast(forecast, guard, report)
+        check_standby(sections["standby"], guard, report)
     check_hints(hints, report)
     if row is not None:
         check_names(row, report)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from polcad.config.sections import Report
 from polcad.curve import dynamic_frac
 from polcad.spec import ForecastSpec, GuardSpec, HintSpec, NodeSpec, RowSpec
+from polcad.standby import StandbySpec
 from polcad.wire import OF_POOLS
 
 
@@ -33,6 +34,17 @@ def check_forecast(forecast: ForecastSpec, guard: GuardSpec, report: Report) -> 
             ("forecast", "hold_s"),
             f"{forecast.hold_s:g} s is less than guard.latency_s, {guard.latency_s:g} s, in which a setting acts: "
             "a loosening would be taken back before it is seen",
+        )
+
+
+def check_standby(standby: StandbySpec | None, guard: GuardSpec, report: Report) -> None:
+    """A standby that waits for longer than a lease leaves nodes at their fail-safe for the rest."""
+    ttl_s = standby.ttl_s if standby else None
+    if ttl_s is not None and ttl_s > guard.lease_s:
+        report.add(
+            ("standby", "ttl_s"),
+            f"{ttl_s:g} s is more than guard.lease_s, {guard.lease_s:g} s: a standby will not lead within two leases",
+            warning=True,
         )
 
 

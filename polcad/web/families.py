@@ -123,6 +123,8 @@ DAEMON = (
             "gpus": "GPUs of the row.",
             "peak_ratio": "Highest use of the row's budget since the start.",
             "shadow": "1: nobody follows the plans of this daemon.",
+            "leads": "1: this daemon leads the row, 0: it waits as a standby; only where there is one.",
+            "lock_up": "1: the engine of the row's lock answers; only where there is a standby.",
             "tick_timestamp_seconds": "When the loop last ticked, Unix time.",
             "tick_lag_max_seconds": "How late the latest tick of the window came.",
             "decide_max_seconds": "Longest time that the controller took for a tick of the window.",

@@ -16,6 +16,7 @@ from polcad.model import ClassStatus, DomainStatus, Event, EventKind, Hint, Node
 from polcad.points import LoopFigures
 from polcad.ports import SinkCounts
 from polcad.retiming import retimed
+from polcad.standby import Contest
 from polcad.web.book import Book
 from polcad.web.families import COUNTER_NAMES, SPANS
 from polcad.web.window import Parts, Window, spans
@@ -41,6 +42,8 @@ class Scene:
     window_s: float
     broker_up: bool = False
     ready: bool = False
+    leads: bool | None = None  # None: no other daemon could
+    lock_up: bool | None = None
     ticked: Ticked | None = None
     tick_t: float | None = None
     hints: Sequence[Hint] = ()
@@ -56,6 +59,8 @@ class Scene:
         book.add("polcad_broker_up", (), self.broker_up)
         book.add("polcad_ready", (), self.ready)
         book.add("polcad_window_seconds", (), self.window_s)
+        book.add("polcad_leads", row, self.leads)
+        book.add("polcad_lock_up", row, self.lock_up)
         book.add("polcad_tick_timestamp_seconds", row, self.tick_t)
         for kind, n in self.events.items():
             book.add("polcad_events_total", (*row, kind), n)
@@ -120,7 +125,14 @@ class Metrics:
         self._events[event.kind.value] += 1
 
     def scene(
-        self, t: float, hints: Sequence[Hint], sinks: Mapping[str, SinkCounts], *, up: bool, ready: bool
+        self,
+        t: float,
+        hints: Sequence[Hint],
+        sinks: Mapping[str, SinkCounts],
+        *,
+        up: bool,
+        ready: bool,
+        contest: Contest | None = None,
     ) -> Scene:
         """All that a scrape at `t` tells."""
         tick_t = self._ticked.status.t if self._ticked else None
@@ -130,6 +142,8 @@ class Metrics:
             window_s=self._window_s,
             broker_up=up,
             ready=ready,
+            leads=contest.leads if contest else None,
+            lock_up=not contest.trouble if contest else None,
             ticked=self._ticked if fresh else None,
             tick_t=None if tick_t is None else self._told(tick_t),
             hints=[retimed(hint, self._told) for hint in hints],

@@ -1,0 +1,205 @@
+"""One leader among the daemons of a row: who may begin is settled by a lock, who is followed by the plan's epoch.
+
+The lock is one entry of a store that compares before it sets. Who holds it writes it again several times within
+`ttl_s`; who waits takes it once it has looked the same for that long. Looks are counted, not seconds: no two clocks
+need to agree, and a daemon that stood still has not looked meanwhile. A look counts only if the store could also write,
+so an engine that comes back gives the holder as long as it gives those who wait.
+
+The lock makes nothing safe by itself: a holder that was taken for dead may live. It is then outranked, for the entry
+hands the epoch on, each taker's greater than the one before, and nodes follow the greatest. So a holder that loses the
+engine goes on. Who does not hold the lock never begins without it: on the far side of a network that came apart, a
+holder that lives looks as a dead one does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Never, Protocol
+from urllib.parse import urlsplit
+
+from polcad.broker_spec import TlsSpec
+from polcad.errors import ConfigError, UnavailableError
+from polcad.model import Count, Items, Name, Range, Text
+from polcad.secret_files import FilePath, read_secret
+
+LOOKS = 8  # within `ttl_s`
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StandbySpec:
+    """Two or more daemons for one row, of which one leads and the others wait: a lock in NATS JetStream says who may.
+
+    Each has the same section; without servers, a daemon has its row to itself. See docs/standby.md.
+    """
+
+    servers: Annotated[tuple[Annotated[str, Text(512)], ...], Items(16)] = ()  # nats://host:4222, or tls://
+    user: Annotated[str, Text(128)] = ""
+    password_file: FilePath = ""
+    tls: TlsSpec | None = None
+    bucket: Name = "polcad"  # of the key-value store; made where it is missing, and may serve all rows of all sites
+    replicas: Annotated[int, Range(1, 5)] = 1  # of the bucket where it is made: 3 in a cluster of three
+    host: Name | None = None  # who leads, for people; left out: this host's name up to the first dot, in lower case
+    ttl_s: Annotated[float, Range(0.5, 600.0)] | None = None  # of silence, then another may lead; left out: the lease
+
+    def __post_init__(self) -> None:
+        """ConfigError for a server that is no URL of NATS, or holds a password."""
+        for server in self.servers:
+            _check_url(server)
+
+    def password(self, environ: Mapping[str, str] = os.environ) -> str | None:
+        """The password; ConfigError when it cannot be read."""
+        if not self.password_file:
+            return None
+        key = "standby.password_file"
+        try:
+            return read_secret(self.password_file, key, environ).decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise ConfigError(f"{key}={self.password_file!r} cannot be read: it is not text") from None
+
+    def check(self) -> None:
+        """ConfigError when a file that a connection needs cannot be read."""
+        self.password()
+        if self.tls is not None:
+            self.tls.context(section="standby")
+
+
+def _check_url(server: str) -> None:
+    try:
+        parts = urlsplit(server)
+        known = parts.scheme in {"nats", "tls"} and bool(parts.hostname) and (parts.port or 0) >= 0
+    except ValueError as error:
+        raise ConfigError(f"servers: {error}") from None
+    if "@" in parts.netloc:
+        raise ConfigError("servers: no user or password in a URL, please: use user and password_file")
+    if not known or parts.path not in {"", "/"} or parts.query or parts.fragment:
+        raise ConfigError(f"servers: {server!r}: write nats://host[:port], or tls:// for TLS")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What stands in the lock: who holds it and with which epoch; who gave it up leaves the epoch behind."""
+
+    host: Annotated[str, Text(64)]  # "": nobody any more
+    run: Annotated[str, Text(64)]  # of the daemon: hosts may be called alike
+    epoch: Count
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The lock as it was found."""
+
+    claim: Claim
+    revision: int  # another with each write
+
+
+class Store(Protocol):
+    """The engine that keeps the lock. Both raise UnavailableError."""
+
+    async def read(self) -> Entry | None:
+        """What stands there now, None where nothing ever did; raises unless the engine could also write."""
+        ...
+
+    async def write(self, claim: Claim, revision: int) -> int | None:
+        """Write over the entry of that revision (0: none); the new one's, or None where another wrote since."""
+        ...
+
+    async def close(self) -> None:
+        """Leave it."""
+        ...
+
+
+class Contest:
+    """One daemon's part in the contest for its row, for as long as it runs."""
+
+    def __init__(self, store: Store, host: str, ttl_s: float) -> None:
+        self.host = host
+        self.leader = ""  # who held the lock when it was last looked at
+        self.trouble = "the lock was not looked at yet"  # why the engine is no help; "" while it is
+        self._store, self._run, self._period_s = store, uuid.uuid4().hex, ttl_s / LOOKS
+        self._won = asyncio.Event()
+        self._held = Entry(Claim("", "", 0), 0)  # what we last wrote
+        self._seen: Entry | None = None
+        self._same = 0  # looks that found it unchanged
+
+    @property
+    def leads(self) -> bool:
+        """Whether the row was ours once: who took the lock since must outrank us."""
+        return self._won.is_set()
+
+    async def won(self) -> int:
+        """Wait until the row is ours: our epoch, greater than any that was in the lock before."""
+        await self._won.wait()
+        return self._held.claim.epoch
+
+    async def run(self, bid: Callable[[], int | None]) -> Never:
+        """Contend for the lock, and keep it, until cancelled, which gives it up at once.
+
+        `bid` tells the epoch that this daemon has or would take; None while it could not lead.
+        """
+        try:
+            while True:
+                await self._turn(bid)
+                await asyncio.sleep(self._period_s)
+        finally:
+            await self._leave()
+
+    async def _turn(self, bid: Callable[[], int | None]) -> None:
+        try:
+            await self._contend(bid())
+        except UnavailableError as error:
+            self._same = 0
+            self._note(str(error))
+        else:
+            self._note("")
+
+    async def _contend(self, epoch: int | None) -> None:
+        seen = await self._store.read()
+        self._look(seen)
+        ours = seen is not None and seen.claim.run == self._run
+        if epoch is None or not (ours or self._free):
+            return
+        if seen is not None:
+            epoch = max(epoch, seen.claim.epoch + (not ours))
+        claim = Claim(self.host, self._run, epoch)
+        revision = await self._store.write(claim, seen.revision if seen else 0)
+        if revision is not None:
+            self._take(Entry(claim, revision))
+
+    def _look(self, seen: Entry | None) -> None:
+        self._same = self._same + 1 if seen == self._seen else 0
+        self._seen = seen
+        leader = seen.claim.host if seen else ""
+        if leader != self.leader:
+            _LOG.info("the row's lock: %s", f"{leader} holds it" if leader else "nobody holds it")
+        self.leader = leader
+
+    @property
+    def _free(self) -> bool:
+        """Whether nobody holds it; one that is not there may be lost, and its holder alive."""
+        return self._same >= LOOKS or (self._seen is not None and not self._seen.claim.host)
+
+    def _take(self, entry: Entry) -> None:
+        self._held = self._seen = entry
+        self._same, self.leader = 0, self.host
+        self._won.set()
+
+    def _note(self, trouble: str) -> None:
+        if trouble and trouble != self.trouble:
+            _LOG.warning("%s; %s", trouble, "this daemon leads on" if self.leads else "it waits")
+        elif self.trouble and not trouble:
+            _LOG.info("the engine of the row's lock answers")
+        self.trouble = trouble
+
+    async def _leave(self) -> None:
+        """Give up what we hold, so that nobody need wait for its end."""
+        with contextlib.suppress(UnavailableError):
+            if self._held.revision:
+                await self._store.write(Claim("", self._run, self._held.claim.epoch), self._held.revision)
+        await self._store.close()
