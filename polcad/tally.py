@@ -13,12 +13,23 @@ from itertools import repeat
 import numpy as np
 
 from polcad.fleet import CLASSES, Fleet
-from polcad.model import GRID_STEP_FRAC, ClassStatus, NodeColumns, Outcome, Priority, Role, Setpoint
+from polcad.model import (
+    GRID_STEP_FRAC,
+    ClassStatus,
+    NodeColumns,
+    NodePlacement,
+    Outcome,
+    Priority,
+    Role,
+    Setpoint,
+    Telemetry,
+)
 from polcad.places import Flags, Floats, Places
 from polcad.ports import ClassView
 
 Class = tuple[Priority, Role]
 
+_FINE = (Outcome.OK, Outcome.UNMANAGED)
 _BINDS_FRAC = 0.95  # of a limit: from here on it may hold back what the GPU would draw
 
 
@@ -126,39 +137,39 @@ def class_statuses(fleet: Fleet, totals: Tally, setpoints: Mapping[Class, Setpoi
 def node_columns(fleet: Fleet) -> NodeColumns:
     """Every node, for those who draw them."""
     n = len(fleet.specs)
-    spoke = [fleet.last(slot) is not None for slot in range(n)]
-    clock = np.nanmin(np.where(fleet.present[:n], np.nan_to_num(fleet.clock_frac[:n], nan=2.0), 2.0), axis=1).tolist()
-    cap = np.nanmin(np.where(fleet.present[:n], np.nan_to_num(fleet.cap_frac[:n], nan=2.0), 2.0), axis=1).tolist()
+    last = [fleet.last(slot) for slot in range(n)]
+    clock, cap = (np.fmin.reduce(column[:n], axis=1).tolist() for column in (fleet.clock_frac, fleet.cap_frac))
     power_w = np.round(fleet.gpu_w[:n].sum(axis=1), 1).tolist()
     return NodeColumns(
         name=tuple(spec.name for spec in fleet.specs),
         rack=tuple(fleet.racks[rack] for rack in fleet.rack_of[:n].tolist()),
-        power_w=tuple(power if heard else None for power, heard in zip(power_w, spoke, strict=True)),
+        power_w=tuple(power if said else None for power, said in zip(power_w, last, strict=True)),
         max_w=tuple(fleet.max_w[:n].sum(axis=1).tolist()),
-        priority=tuple(_priority(fleet, slot) for slot in range(n)),
+        priority=tuple(_priority(fleet.placement(slot)) for slot in range(n)),
         stale=tuple(fleet.stale[:n].tolist()),
-        clock_frac=tuple(value if value <= 1.0 else None for value in clock),
+        clock_frac=tuple(value if value <= 1.0 else None for value in clock),  # NaN: no GPU of it tells
         cap_frac=tuple(value if value <= 1.0 else None for value in cap),
-        fault=tuple(_fault(fleet, slot) for slot in range(n)),
+        fault=tuple(map(_fault, last, fleet.suspect[:n].tolist())),
     )
 
 
-def _priority(fleet: Fleet, slot: int) -> Priority | None:
-    placement = fleet.placement(slot)
+def _priority(placement: NodePlacement) -> Priority | None:
+    if not placement.gpus:
+        return placement.default.priority
     priorities = {placement.default.priority, *(each.priority for each in placement.gpus.values())}
     return priorities.pop() if len(priorities) == 1 else None
 
 
-def _fault(fleet: Fleet, slot: int) -> str:
-    last = fleet.last(slot)
+def _fault(last: Telemetry | None, suspect: bool) -> str:
     if last is None:
         return "never heard"
-    if fleet.suspect[slot]:
+    if suspect:
         return "two nodes under this name"
-    notes = [note for note in last.reading.gpus.fault if note]
-    if last.in_force is not None:
-        wrong = zip(last.in_force.outcome, last.in_force.detail or repeat(""), strict=False)
-        notes += [
-            detail or outcome.value for outcome, detail in wrong if outcome not in {Outcome.OK, Outcome.UNMANAGED}
-        ]
+    faults, force = last.reading.gpus.fault, last.in_force
+    if not any(faults) and (force is None or force.outcome.count(Outcome.OK) == len(force.outcome)):
+        return ""
+    notes = [note for note in faults if note]
+    if force is not None:
+        wrong = zip(force.outcome, force.detail or repeat(""), strict=False)
+        notes += [detail or outcome.value for outcome, detail in wrong if outcome not in _FINE]
     return notes[0] if notes else ""
