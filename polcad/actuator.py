@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import fcntl
 import logging
+import os
 import pwd
 import socket
 import struct
@@ -149,18 +150,24 @@ def users_of(spec: ActuatorSpec) -> frozenset[int]:
 
 @contextlib.contextmanager
 def alone(state_dir: Path) -> Iterator[None]:
-    """Nobody else sets these GPUs meanwhile; UnavailableError when somebody does, ConfigError for a bad folder."""
+    """Nobody else sets these GPUs meanwhile; UnavailableError when somebody does, ConfigError for a bad folder.
+
+    The folder itself is what is locked: nothing is written for it, so that a disk that is full, or read-only, keeps
+    nobody from guarding the GPUs.
+    """
     try:
         state_dir.mkdir(parents=True, exist_ok=True)
-        lock = (state_dir / "lock").open("wb")
+        folder = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise ConfigError(f"actuator.state_dir={str(state_dir)!r} cannot be written: {error.strerror}") from None
-    with lock:
+        raise ConfigError(f"actuator.state_dir={str(state_dir)!r} cannot be used: {error.strerror}") from None
+    try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UnavailableError(f"another actuator runs already: it holds {lock.name}") from None
+            raise UnavailableError(f"another actuator runs already: it holds {state_dir}") from None
         yield
+    finally:
+        os.close(folder)
 
 
 @contextlib.contextmanager

@@ -1,3 +1,4 @@
+import errno
 import json
 from pathlib import Path
 
@@ -94,6 +95,24 @@ def test_a_full_disk_keeps_nobody_from_guarding_the_gpus(tmp_path: Path) -> None
     baseline.save({"G": Kept(400_000, 1110)})
     (tmp_path / "nvml.new").unlink()
     assert Baseline(tmp_path).load() == found
+
+
+def test_a_disk_that_failed_since_keeps_nobody_from_guarding_the_gpus_and_one_that_never_served_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {"G": Kept(400_000, 1275)}
+    Baseline(tmp_path / "old").save(found)
+    (tmp_path / "new").mkdir()
+
+    def read_only(_: Path, __: str) -> int:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "write_text", read_only)
+    baseline = Baseline(tmp_path / "old")
+    baseline.save({"G": Kept(400_000, 1110)})
+    assert baseline.load() == found
+    with pytest.raises(ConfigError, match="Read-only"):
+        Baseline(tmp_path / "new")
 
 
 class NoGpus:

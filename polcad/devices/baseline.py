@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 from polcad.errors import ConfigError
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FAILING = frozenset({errno.EROFS, errno.EIO})  # of a disk that served before: a kernel remounts one after errors
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,10 @@ class Kept:
 
 
 class Baseline:
-    """The file ``nvml.json`` in `folder`. ConfigError where the folder cannot be written, unless the disk is full."""
+    """The file ``nvml.json`` in `folder`. ConfigError where the folder cannot be written, and never could.
+
+    A disk that is full, or that has failed since the file was made, is a warning: the GPUs want guarding all the same.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "nvml.json"
@@ -45,7 +49,7 @@ class Baseline:
             self._saved = self._read()
             self._write(self._saved)
         except OSError as error:
-            if error.errno in FULL:  # that comes and goes, and the GPUs want guarding meanwhile
+            if error.errno in FULL or (error.errno in _FAILING and self._path.exists()):
                 log.warning("%s cannot be written: %s", self._path, error.strerror)
                 return
             raise ConfigError(f"device nvml: state_dir={str(folder)!r} cannot be written: {error}") from error
@@ -70,7 +74,7 @@ class Baseline:
         try:
             content = json.loads(self._path.read_bytes())
             return {uuid: _kept(entry) for uuid, entry in content["gpus"].items()} if self._of_now(content) else {}
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             log.warning("%s is not of this program: set aside; the limits now in force count as found", self._path)
             return {}
 
