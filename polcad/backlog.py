@@ -3,7 +3,8 @@
 Everything but telemetry and events is level-triggered: the newest message of a topic says all. So a slow or absent
 broker is owed the newest message of each topic, and the events in their order; of telemetry the older one is dropped
 and counted. On the way in, telemetry beyond the limit pushes the oldest telemetry out, and never a plan, a hold, a
-placement or a state: those have a place of their own, which only a flood of their own kind could fill.
+placement or a state: those have a place of their own, which only a flood of their own kind could fill. And no topic has
+more than its share of a moment: a node that floods is cut short before anybody decodes it, so it delays no other.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Counters:
 
     received: int = 0
     sent: int = 0
-    dropped_in: int = 0  # not taken in time
+    dropped_in: int = 0  # not taken in time, or of a flood
     dropped_out: int = 0  # telemetry overtaken before it was sent, and events beyond the limit
     oversized: int = 0  # payloads beyond MAX_PAYLOAD_BYTES
     reconnects: int = 0
@@ -37,11 +38,13 @@ class Limits:
     """How many messages may wait."""
 
     telemetry: int = 20_000  # 10 000 nodes for two seconds; 40 MB
+    a_topic: int = 100  # telemetry of one topic in `MOMENT_S`: a thousand times what a node says
     others: int = 100_000  # retained states and placements of 50 000 nodes, on connecting
     events: int = 1_000  # to send
 
 
 DEFAULT_LIMITS = Limits()
+MOMENT_S = 0.1
 
 
 class Received(NamedTuple):
@@ -64,21 +67,36 @@ class Inbox:
         self._clock = clock
         self._telemetry: deque[Received] = deque(maxlen=limits.telemetry)
         self._others: deque[Received] = deque(maxlen=limits.others)
+        self._most_of_a_topic = limits.a_topic
+        self._moment_ends = float("-inf")
+        self._this_moment: dict[str, int] = {}  # telemetry by topic
         self._ready = asyncio.Event()
         self._closed = False
 
     def put(self, message: Message) -> None:
-        """Add what arrives now; drops and counts what is too large, or the oldest of its kind when full."""
+        """Add what arrives now; drops and counts what is too large, a flood's rest, or the oldest when full."""
         if len(message.payload) > MAX_PAYLOAD_BYTES:
             self.put_oversized()
             return
-        counters = self._counters
+        counters, now_s = self._counters, self._clock()
         counters.received += 1
-        lane = self._telemetry if is_telemetry(message.topic) else self._others
+        lane = self._others
+        if is_telemetry(message.topic):
+            lane = self._telemetry
+            if self._floods(message.topic, now_s):
+                counters.dropped_in += 1
+                return
         if len(lane) == lane.maxlen:
             counters.dropped_in += 1
-        lane.append(Received(self._clock(), message))
+        lane.append(Received(now_s, message))
         self._ready.set()
+
+    def _floods(self, topic: str, now_s: float) -> bool:
+        if not now_s < self._moment_ends < now_s + 2 * MOMENT_S:  # over, or the clock was set
+            self._moment_ends = now_s + MOMENT_S
+            self._this_moment.clear()
+        said = self._this_moment[topic] = self._this_moment.get(topic, 0) + 1
+        return said > self._most_of_a_topic
 
     def put_oversized(self) -> None:
         """Count a message too large to be kept."""
@@ -111,6 +129,7 @@ class Outbox:
         self._latest: dict[str, Message] = {}
         self._events: deque[Message] = deque(maxlen=limits.events)
         self._ready = asyncio.Event()
+        self._idle = asyncio.Event()  # whoever sends has come back for more, and there was none
 
     def put(self, message: Message) -> None:
         """Add a message; it takes the place of one of the same topic, unless both are events."""
@@ -121,6 +140,7 @@ class Outbox:
         else:
             self._counters.dropped_out += topic in self._latest and is_telemetry(topic)
             self._latest[topic] = message
+        self._idle.clear()
         self._ready.set()
 
     def put_back(self, message: Message) -> None:
@@ -144,5 +164,10 @@ class Outbox:
         """Remove and return the next message once there is one."""
         while (message := self.pop()) is None:
             self._ready.clear()
+            self._idle.set()
             await self._ready.wait()
         return message
+
+    async def emptied(self) -> None:
+        """Return once all that was put has been sent."""
+        await self._idle.wait()

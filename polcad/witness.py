@@ -26,7 +26,7 @@ class Witness:
 
     def __init__(self, fleet: Fleet, guard: GuardSpec, counters: Counter[str]) -> None:
         self._fleet, self._guard, self._counters = fleet, guard, counters
-        self._former: dict[int, deque[str]] = {}  # the last runs of a node's agent before this one
+        self._former: dict[int, deque[tuple[str, float]]] = {}  # the last runs of a node's agent, and when each ended
         self._doubted_until_s: dict[int, float] = {}
         self._blind: set[int] = set()  # nodes with a sensor that is not believed
         self._loose_since_s: dict[int, float] = {}
@@ -74,15 +74,16 @@ class Witness:
 
     def _compare_runs(self, slot: int, event: Heard, last_run: str, now_s: float) -> Sequence[Event]:
         former = self._former.setdefault(slot, deque(maxlen=_FORMER_RUNS))
-        told = self._doubt(slot, event, now_s) if event.telemetry.boot_id in former else ()
-        former.append(last_run)
-        return told
+        patience_s = max(self._guard.stale_after_s, event.telemetry.period_s)
+        hurried = len(former) == _FORMER_RUNS and now_s - former[0][1] < patience_s  # no agent starts so often
+        again = event.telemetry.boot_id in {run for run, _ in former}
+        former.append((last_run, now_s))
+        return self._doubt(slot, event, now_s, patience_s) if again or hurried else ()
 
-    def _doubt(self, slot: int, event: Heard, now_s: float) -> list[Event]:
+    def _doubt(self, slot: int, event: Heard, now_s: float, patience_s: float) -> list[Event]:
         """Two agents speak in turn under one name: neither is believed, and the node counts its worst case."""
         first = slot not in self._doubted_until_s
         self._fleet.doubt(slot, suspect=True)
-        patience_s = max(self._guard.stale_after_s, event.telemetry.period_s)
         self._doubted_until_s[slot] = now_s + _ENDED_FOR_PERIODS * patience_s
         if not first:
             return []

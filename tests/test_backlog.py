@@ -1,7 +1,7 @@
 import asyncio
 from itertools import count
 
-from polcad.backlog import Counters, Inbox, Limits, Outbox
+from polcad.backlog import MOMENT_S, Counters, Inbox, Limits, Outbox
 from polcad.wire import MAX_PAYLOAD_BYTES, Message
 
 
@@ -37,6 +37,19 @@ def test_a_full_inbox_drops_the_oldest_telemetry_and_never_a_plan() -> None:
         box.put(telemetry(number))
     assert taken(box) == [b"100", b"101", b"102", b"2", b"103", b"3", b"104", b"4"]
     assert (counters.received, counters.dropped_in) == (10, 2)
+
+
+def test_a_node_that_floods_is_cut_short_and_no_other() -> None:
+    counters, now = Counters(), [0.0]
+    box = Inbox(counters, Limits(a_topic=3), lambda: now[0])
+    for number in range(10):
+        box.put(telemetry(number))
+    box.put(telemetry(100, "n2"))
+    box.put(plan(200))
+    now[0] = MOMENT_S
+    box.put(telemetry(10))
+    assert sorted(taken(box)) == [b"0", b"1", b"10", b"100", b"2", b"200"]
+    assert (counters.received, counters.dropped_in) == (13, 7)
 
 
 def test_even_plans_are_bounded() -> None:

@@ -69,9 +69,16 @@ def test_two_runs_in_turn_are_two_agents_until_one_has_been_quiet_for_long() -> 
 
 def test_many_restarts_are_no_duplicates_and_are_not_remembered_for_ever() -> None:
     desk = Desk()
-    assert {kind for run in range(100) for kind in desk.say(1, f"run{run}")[1]} == set()
-    assert desk.say(2, "run0")[1] == []
-    assert desk.say(2, "run99")[1] == [EventKind.DUPLICATE_NAME]
+    assert {kind for run in range(100) for kind in desk.say(1, f"run{run}", float(run))[1]} == set()
+    assert desk.say(2, "run0", 100.0)[1] == []
+    assert desk.say(2, "run99", 101.0)[1] == [EventKind.DUPLICATE_NAME]
+
+
+def test_runs_that_change_faster_than_an_agent_can_start_are_two_agents() -> None:
+    desk = Desk()  # of which the one has a new name each time, and so many that nobody remembers the other's
+    told = [desk.say(1, f"run{run}", 0.01 * run)[1] for run in range(20)]
+    assert [kind for each in told for kind in each] == [EventKind.DUPLICATE_NAME]
+    assert desk.fleet.suspect[0]
 
 
 def test_a_sensor_that_fails_and_mends_is_told_once_each() -> None:
