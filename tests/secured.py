@@ -31,6 +31,15 @@ class Secured:
             *(str(self.folder / "pki" / part) for part in ("ca.crt", f"issued/{name}.crt", f"issued/{name}.key"))
         )
 
+    def settings(self, identity: str) -> str:
+        """What a program of the row `row` says of certificates and signatures: its daemon signs, others believe it."""
+        tls = self.tls(identity)
+        key = ("key_file", "key") if identity == "daemon.row" else ("trusted_file", "pub")
+        return (
+            f'[broker.tls]\nca = "{tls.ca}"\ncert = "{tls.cert}"\nkey = "{tls.key}"\n'
+            f'[signing]\n{key[0]} = "{self.folder / "pki"}/plan-row.{key[1]}"\n'
+        )
+
     def broker(self) -> Mosquitto:
         """Mosquitto with the configuration that operators get, on a port and in folders of ours."""
         etc = self.folder / "etc"

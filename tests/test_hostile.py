@@ -290,12 +290,7 @@ class SecuredRow(LiveRow):
     secured: Secured
 
     def security(self, name: str) -> str:
-        tls = self.secured.tls("daemon.row" if name == "daemon" else name)
-        key = ("key_file", "key") if name == "daemon" else ("trusted_file", "pub")
-        return (
-            f'[broker.tls]\nca = "{tls.ca}"\ncert = "{tls.cert}"\nkey = "{tls.key}"\n'
-            f'[signing]\n{key[0]} = "{self.folder / "pki"}/plan-row.{key[1]}"\n'
-        )
+        return self.secured.settings("daemon.row" if name == "daemon" else name)
 
 
 @pytest.fixture

@@ -29,4 +29,5 @@ class Case:
     database_gap_s: float | None = None
     runs: int = 0  # at least
     most_runs: int = 1000
+    secured: bool = False  # the broker asks for certificates, and plans are signed
     links: bool = False  # programs reach the broker by links that can be cut

@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.chaos.case import EVENTS_IN_FLIGHT, Case
 from tests.chaos.faults import Board, Cut, Driver, Fault, Freeze, Full, Kill, Reload, SecondDaemon, Slow
+from tests.chaos.hostile import HOSTILE
 from tests.chaos.proxy import late, lossy
 from tests.chaos.row import FRAME_S, NODES
 from tests.chaos.upgrades import UPGRADES
@@ -190,4 +191,14 @@ CHANGES = (
     ),
     Case("reload-bad", "the same, with files that are wrong", lambda _, __: Reload(bad=True)),
 )
-CASES = (*map(_kill, PARTS), _kill_two(), *LINKS, *map(_freeze, PARTS), *_full(), *BOARDS, *CHANGES, *UPGRADES)
+CASES = (
+    *map(_kill, PARTS),
+    _kill_two(),
+    *LINKS,
+    *map(_freeze, PARTS),
+    *_full(),
+    *BOARDS,
+    *CHANGES,
+    *UPGRADES,
+    *HOSTILE,
+)

@@ -14,6 +14,7 @@ from tests.chaos.ear import Ear
 from tests.chaos.proxy import Proxy
 from tests.databases import Influx
 from tests.live_row import FREE_MHZ, LiveRow
+from tests.secured import Secured
 from tests.waiting import until
 
 BUDGET_W = 2000.0  # full load draws 2400 W, the fail-safe leaves 1682 W of it, two nodes in it and one free 1922 W
@@ -34,8 +35,19 @@ class ChaosRow(LiveRow):
     budget_w: float = BUDGET_W
     influx: Influx | None = None
     links: Mapping[str, Proxy] = field(default_factory=dict)  # by part, its way to the broker, where that may be cut
+    secured: Secured | None = None  # certificates and signed plans, where the broker asks for them
     broken: set[str] = field(default_factory=set)  # parts that somebody here ended
     versions: dict[str, str] = field(default_factory=dict)  # by part, "older" or "newer" where it is not this version
+
+    def security(self, name: str) -> str:
+        """What a program's configuration says of certificates and signatures, as TOML."""
+        identity = {"daemon": "daemon.row", "recorder": "reader.site"}.get(name, name)
+        return "" if self.secured is None else self.secured.settings(identity)
+
+    @property
+    def pki(self) -> Path:
+        """Where the certificates are."""
+        return self.folder / "pki"
 
     def write_config(self, **guard: Any) -> None:
         """As every row's, with an actuator a node, a recorder and a database."""
@@ -49,7 +61,8 @@ class ChaosRow(LiveRow):
             )
             (self.folder / f"actuator-{name}.toml").write_text(config.read_text())
         daemon = self.folder / "daemon.toml"
-        (self.folder / "recorder.toml").write_text(daemon.read_text())
+        as_reader = daemon.read_text().replace(self.security("daemon"), self.security("recorder"))
+        (self.folder / "recorder.toml").write_text(as_reader)
         daemon.write_text(f"{daemon.read_text()}{POLICY}")
         if self.influx is not None:
             sink = f'[influxdb]\nurl = "{self.influx.write_url}"\nflush_s = 0.2\ntimeout_s = 2.0\nretry_max_s = 1.0\n'

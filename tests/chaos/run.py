@@ -18,12 +18,14 @@ from polcad.testing_brokers import Mosquitto
 from polcad.wire import decode
 from tests.chaos.case import Case
 from tests.chaos.faults import Fault
+from tests.chaos.hostile import secured
 from tests.chaos.judge import LEASE_S, Board, Verdict, judge
 from tests.chaos.meter import Meter
 from tests.chaos.proxy import Proxy
 from tests.chaos.row import NODES, ChaosRow
 from tests.databases import Influx
 from tests.live_row import BRAKE, PERIOD_S, boards_in
+from tests.secured import WITNESS
 from tests.waiting import until
 
 MOMENTS = ("calm", "plan", "brake", "settled")  # at which it breaks; each run has the next
@@ -70,10 +72,12 @@ class Bench:
     def __init__(self, folder: Path, lib_dir: Path, case: Case, stack: ExitStack) -> None:
         self._case = case
         influx = stack.enter_context(Influx(folder)) if case.history else None
-        broker = stack.enter_context(Mosquitto(folder))
+        safe = secured(folder) if case.secured else None
+        broker = stack.enter_context(safe.broker() if safe else Mosquitto(folder))
         parts = (*NODES, "daemon") if case.links else ()
         links = {part: stack.enter_context(Proxy(broker.port)) for part in parts}
-        made = ChaosRow(folder, broker, boards_in(folder, lib_dir), influx=influx, links=links)
+        made = ChaosRow(folder, broker, boards_in(folder, lib_dir), influx=influx, links=links, secured=safe)
+        made.tap_tls = safe.tls(WITNESS) if safe else None
         self.row = stack.enter_context(made)
         self.meter = stack.enter_context(Meter(lib_dir, self.row.all_gpus()))
         self.row.begin()
