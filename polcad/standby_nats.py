@@ -14,7 +14,12 @@ from typing import TypeVar
 
 from nats.aio.client import Client
 from nats.errors import NoRespondersError
-from nats.js.errors import BucketNotFoundError, KeyNotFoundError, KeyWrongLastSequenceError
+from nats.js.errors import (
+    BucketNotFoundError,
+    KeyNotFoundError,
+    KeyWrongLastSequenceError,
+    ServiceUnavailableError,
+)
 from nats.js.kv import KeyValue
 
 from polcad.broker_spec import TlsSpec
@@ -103,7 +108,7 @@ class NatsStore:
     def _reason(self, error: Exception) -> str:
         if isinstance(error, TimeoutError):
             return f"no answer within {self._answer_s:g} s"
-        if isinstance(error, NoRespondersError):
+        if isinstance(error, NoRespondersError | ServiceUnavailableError):
             return "JetStream does not answer: is it enabled there, and has its cluster a leader?"
         return str(error) or type(error).__name__
 

@@ -1,0 +1,259 @@
+"""Who may lead a row: the contest over a store in memory, and a controller that waits."""
+
+import asyncio
+import os
+from dataclasses import dataclass
+
+import pytest
+
+from polcad.controller import Controller
+from polcad.errors import ConfigError, UnavailableError
+from polcad.model import FREE, EventKind, LeaseState, Obedience, Plan, Setpoint
+from polcad.ports import Heard, Rival, Tick
+from polcad.spec import FAIL_SAFE
+from polcad.standby import LOOKS, Claim, Contest, Entry, StandbySpec
+from polcad.testing import telemetry
+from tests.row_play import GUARD, T0, controller_of, events, plans, row_spec
+
+ABSURD = int((T0 + 10 * 86_400) * 1e6)
+
+
+@dataclass
+class MemoryStore:
+    """A store for contestants of one process; `away` is why it does not answer."""
+
+    entry: Entry | None = None
+    away: str = ""
+    writes: int = 0
+
+    async def read(self) -> Entry | None:
+        if self.away:
+            raise UnavailableError(self.away)
+        return self.entry
+
+    async def write(self, claim: Claim, revision: int) -> int | None:
+        if self.away:
+            raise UnavailableError(self.away)
+        if revision != (self.entry.revision if self.entry else 0):
+            return None
+        self.writes += 1
+        self.entry = Entry(claim, revision + 1)
+        return revision + 1
+
+    async def close(self) -> None:
+        pass
+
+
+def looks(contest: Contest, times: int = 1, epoch: int | None = 100) -> None:
+    async def look() -> None:
+        for _ in range(times):
+            await contest._turn(lambda: epoch)
+
+    asyncio.run(look())
+
+
+def won_by(host: str, store: MemoryStore, epoch: int = 100) -> Contest:
+    contest = Contest(store, host, 5.0)
+    looks(contest, LOOKS + 1, epoch)
+    assert contest.leads
+    return contest
+
+
+def test_a_lock_that_nobody_ever_held_is_taken_after_as_many_looks_as_one_that_was_lost() -> None:
+    contest = Contest(MemoryStore(), "a", 5.0)
+    looks(contest, LOOKS - 1)
+    assert not contest.leads
+    looks(contest)
+    assert contest.leads
+
+
+def test_nobody_takes_the_lock_of_a_holder_that_keeps_it() -> None:
+    store = MemoryStore()
+    holder, waiter = won_by("a", store), Contest(store, "b", 5.0)
+    for _ in range(5 * LOOKS):
+        looks(holder)
+        looks(waiter)
+    assert not waiter.leads
+    assert waiter.leader == "a"
+
+
+def test_the_lock_of_a_silent_holder_is_taken_with_a_greater_epoch_though_the_takers_clock_is_behind() -> None:
+    store = MemoryStore()
+    won_by("a", store, epoch=5000)
+    taker = won_by("b", store, epoch=100)
+    assert asyncio.run(taker.won()) == 5001
+
+
+def test_a_lock_that_was_given_up_is_taken_at_once_and_hands_the_epoch_on() -> None:
+    store = MemoryStore()
+    asyncio.run(won_by("a", store, epoch=5000)._leave())
+    taker = Contest(store, "b", 5.0)
+    looks(taker)
+    assert asyncio.run(taker.won()) == 5001
+
+
+def test_a_waiter_that_stood_still_for_long_waits_on_since_it_has_not_looked() -> None:
+    store = MemoryStore()
+    holder, waiter = won_by("a", store), Contest(store, "b", 5.0)
+    looks(waiter, LOOKS)
+    looks(holder)  # the waiter stands still; it finds another revision when it goes on
+    looks(waiter, LOOKS)
+    assert not waiter.leads
+
+
+def test_an_engine_that_comes_back_gives_its_holder_as_long_as_those_who_wait() -> None:
+    store = MemoryStore()
+    holder, waiter = won_by("a", store), Contest(store, "b", 5.0)
+    looks(waiter, LOOKS)
+    store.away = "gone"
+    looks(waiter, 3 * LOOKS)
+    assert waiter.trouble == "gone"
+    store.away = ""
+    looks(waiter, LOOKS - 1)
+    assert not waiter.leads
+    looks(holder)
+    looks(waiter, LOOKS)
+    assert not waiter.leads
+
+
+def test_an_engine_that_is_away_makes_nobody_a_leader_and_takes_no_row_away() -> None:
+    store = MemoryStore()
+    holder, waiter = won_by("a", store), Contest(store, "b", 5.0)
+    store.away = "gone"
+    looks(holder, 3 * LOOKS)
+    looks(waiter, 3 * LOOKS)
+    assert holder.leads
+    assert not waiter.leads
+
+
+def test_who_could_not_lead_takes_no_lock_and_a_holder_that_cannot_lets_it_run_out() -> None:
+    store = MemoryStore()
+    deaf = Contest(store, "a", 5.0)
+    looks(deaf, 2 * LOOKS, None)
+    assert not deaf.leads
+    holder, waiter = won_by("b", store), Contest(store, "c", 5.0)
+    for _ in range(LOOKS + 1):
+        looks(holder, epoch=None)
+        looks(waiter)
+    assert waiter.leads
+
+
+def test_of_two_takers_one_wins() -> None:
+    store = MemoryStore()
+    won_by("a", store)
+    takers = [Contest(store, name, 5.0) for name in "bc"]
+    for _ in range(2 * LOOKS):
+        for taker in takers:
+            looks(taker)
+    assert [taker.leads for taker in takers] == [True, False]
+
+
+def test_a_leader_whose_lock_another_took_and_gave_up_holds_it_again() -> None:
+    store = MemoryStore()
+    holder = won_by("a", store)
+    asyncio.run(won_by("b", store)._leave())
+    looks(holder)
+    assert store.entry is not None
+    assert store.entry.claim.host == "a"
+
+
+def test_who_leaves_gives_up_its_own_lock_alone() -> None:
+    store = MemoryStore()
+    first = won_by("a", store)
+    won_by("b", store)
+    asyncio.run(first._leave())
+    assert store.entry is not None
+    assert store.entry.claim.host == "b"
+
+
+# --- the controller that waits --------------------------------------------------------------------------------------
+
+
+def hear(controller: Controller, t: float, seq: int, setpoint: Setpoint, epoch: int = 7) -> None:
+    for node in controller._row.nodes:
+        said = telemetry(
+            node.name, 300.0, gpus=2, seq=seq, setpoint=setpoint, plan=Obedience(epoch, seq, LeaseState.HELD)
+        )
+        assert controller.on(Heard(t, said, node.rack)) == []
+
+
+def waiting() -> Controller:
+    controller = controller_of(row_spec())
+    controller.wait()
+    return controller
+
+
+def test_a_controller_that_waits_says_nothing_and_then_holds_what_nodes_report_after_it_leads() -> None:
+    controller = waiting()
+    for step in range(20):
+        hear(controller, T0 + step, step + 1, FREE)
+        assert controller.on(Tick(T0 + step)) == []
+    controller.lead(8)
+    assert plans(controller.on(Tick(T0 + 20.0))) == []
+    hear(controller, T0 + 20.5, 30, FAIL_SAFE)  # they fell to it after they last spoke
+    said = controller.on(Tick(T0 + 21.0))
+    assert EventKind.RESUME in {event.kind for event in events(said)}
+    (plan,) = plans(said)
+    assert plan.epoch >= 8
+    assert {rule.setpoint for rule in plan.rules} == {FAIL_SAFE}
+
+
+def test_a_node_that_is_silent_already_is_not_waited_for() -> None:
+    controller = waiting()
+    hear(controller, T0, 1, FREE)
+    nodes = controller._row.nodes
+    seq, t = 1, T0
+    while t < T0 + 2 * GUARD.stale_after_s:
+        t, seq = t + 1.0, seq + 1
+        for node in nodes[1:]:
+            controller.on(Heard(t, telemetry(node.name, 300.0, gpus=2, seq=seq, setpoint=FREE), node.rack))
+        controller.on(Tick(t))
+    controller.lead(8)
+    for node in nodes[1:]:
+        controller.on(Heard(t + 0.5, telemetry(node.name, 300.0, gpus=2, seq=seq + 1, setpoint=FREE), node.rack))
+    assert plans(controller.on(Tick(t + 1.0)))
+
+
+def test_a_controller_that_waits_outranks_every_epoch_it_hears_of_but_an_absurd_one() -> None:
+    controller = waiting()
+    own = controller.epoch
+    controller.on(Rival(T0, own + 500))
+    controller.on(Rival(T0, own + 501))  # the same as its own by now: still to be outranked
+    hear(controller, T0, 1, FREE, own + 600)
+    controller.on(Rival(T0, ABSURD))
+    assert controller.epoch == own + 601
+    controller.lead(own)
+    assert controller.epoch == own + 601
+
+
+def test_a_lock_that_names_an_absurd_epoch_is_outranked_for_nodes_follow_the_greatest() -> None:
+    controller = waiting()
+    controller.lead(ABSURD)
+    hear(controller, T0, 1, FREE)
+    (plan,) = [each for each in controller.on(Tick(T0)) if isinstance(each, Plan)]
+    assert plan.epoch == ABSURD
+
+
+# --- the settings ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("server", "says"),
+    [
+        ("mqtt://host", "nats://host"),
+        ("host:4222", "nats://host"),
+        ("nats://host:70000", "servers"),
+        ("nats://user:secret@host", "no user or password in a URL"),
+        ("nats://host/path", "nats://host"),
+    ],
+)
+def test_a_server_that_is_none_is_refused_without_showing_a_secret(server: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as refused:
+        StandbySpec(servers=("tls://good:4222", server))
+    assert "secret" not in str(refused.value)
+
+
+def test_a_password_file_that_is_not_there_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"standby\.password_file='/nowhere' cannot be read"):
+        StandbySpec(password_file="/nowhere").check()  # noqa: S106  # a path
+    assert StandbySpec().password(os.environ) is None
