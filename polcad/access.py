@@ -15,7 +15,7 @@ from enum import StrEnum
 from polcad.errors import ConfigError
 from polcad.model import NAME_PATTERN
 from polcad.spec import NodeSpec, RowSpec
-from polcad.wire import ROOT, Address, everywhere
+from polcad.wire import OF_SITE, ROOT, Address, everywhere
 
 BROKER = "broker"  # a role that has a certificate for servers, and no rights: it is who asks for them
 
@@ -25,6 +25,7 @@ class Role(StrEnum):
 
     NODE = "node"  # an agent
     DAEMON = "daemon"  # of a row
+    SITE = "site"  # of a site: divides its power among its rows
     OPERATOR = "operator"  # of a site: hears all, gives holds
     READER = "reader"  # of a site: hears all
     SCHEDULER = "scheduler"  # of a site: says what runs where
@@ -76,6 +77,9 @@ def rights(rows: Iterable[Inventory]) -> dict[str, tuple[Right, ...]]:
             found.setdefault(identity(Role.NODE, node.name), []).extend(_node(each, node))
     for site in dict.fromkeys(each.site for each in rows):
         of_site = [each for each in rows if each.site == site]
+        under = [each for each in of_site if each.row.fail_safe_budget_w is not None]
+        if under:
+            found.setdefault(identity(Role.SITE, site), []).extend(_site(site, under))
         for name, granted in _people(site, of_site):
             found.setdefault(name, []).extend(granted)
         for pool in dict.fromkeys(pool for each in of_site for pool in each.all_pools):
@@ -98,14 +102,26 @@ def _daemon(of: Inventory) -> Iterable[Right]:
         yield Right(everywhere(site, row, kind).topic, read=True, write=True)
     for kind in ("plan", "event"):
         yield _write(Address(site, row, kind).topic)
+    if of.row.fail_safe_budget_w is not None:
+        yield _read(everywhere(site, row, "budgets").topic)
     if of.hints:
         yield _read(everywhere(site, row, "load").topic)
         yield Right(everywhere(site, row, "hint").topic, read=True, write=True)
 
 
+def _site(site: str, rows: Iterable[Inventory]) -> Iterable[Right]:
+    for each in rows:
+        yield _read(everywhere(site, each.row.name, "daemon").topic)
+    for kind in ("budgets", "site_event"):
+        yield _write(everywhere(site, "", kind).topic)
+    yield Right(everywhere(site, "", "site").topic, read=True, write=True)  # another daemon's word comes before its own
+
+
 def _people(site: str, rows: Iterable[Inventory]) -> Iterable[tuple[str, list[Right]]]:
     rows = tuple(rows)
     all_of_it = [_read(f"{ROOT}/{site}/{part}/#") for part in (*(each.row.name for each in rows), "load", "hint")]
+    if any(each.row.fail_safe_budget_w is not None for each in rows):
+        all_of_it += [_read(everywhere(site, "", kind).topic) for kind in OF_SITE]
     holds = [_write(everywhere(site, each.row.name, "hold").topic) for each in rows]
     placements = [Right(everywhere(site, each.row.name, "placement").topic, read=True, write=True) for each in rows]
     states = [_read(everywhere(site, each.row.name, "state").topic) for each in rows]

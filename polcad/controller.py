@@ -14,6 +14,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from polcad.budget_lease import BudgetLease
 from polcad.domains import Domains
 from polcad.errors import OutrankedError
 from polcad.fleet import Fleet
@@ -31,7 +32,7 @@ from polcad.model import (
 )
 from polcad.orders import order
 from polcad.outlook import Foresight
-from polcad.ports import Heard, Held, Input, Output, Placed, Policy, Rival, Tick
+from polcad.ports import Granted, Heard, Held, Input, Output, Placed, Policy, Rival, Tick
 from polcad.spec import GuardSpec, RowSpec
 from polcad.tally import class_statuses, looser, node_columns
 from polcad.witness import Witness
@@ -65,6 +66,13 @@ class Controller:
         self._fleet = Fleet(row, guard)
         self._witness = Witness(self._fleet, guard, self.counters)
         self._domains = Domains(row, guard, policy, self._fleet, self.counters, foresight)
+        self._site = (
+            None
+            if row.fail_safe_budget_w is None
+            else BudgetLease(row.name, row.budget_w, min(row.budget_w, row.fail_safe_budget_w))
+        )
+        if self._site is not None:
+            self._domains.row.allow(self._site.fail_safe_w)
         self._holds = Holds()
         self._rules: tuple[Rule, ...] = ()
         self._ordered = True  # the rules are laid out over the GPUs
@@ -124,6 +132,8 @@ class Controller:
             if not self._shadow:  # nobody follows a shadow: it has no row to give up
                 self._meet_rival(event)
             return []
+        if isinstance(event, Granted):
+            return self._take_grant(event)
         return self._take_hold(event)
 
     def _wake(self, t: float) -> None:
@@ -211,13 +221,34 @@ class Controller:
         told = [*self._holds.take(event), *self._holds.end(event.t, lambda: self._fits_without_holds(event.t))]
         return [*told, *self._publish(event.t, always=False)]
 
+    # --- the row's budget -------------------------------------------------------------------------------------------
+
+    def _take_grant(self, event: Granted) -> list[Output]:
+        if self._site is None:
+            return []
+        if self._site.offer(event.budgets, event.t) is not None:
+            self.counters["budgets_refused"] += 1
+            return []
+        return self._allow(event.t, f"by the site's word {event.budgets.epoch}/{event.budgets.seq}")
+
+    def _allow(self, t: float, why: str) -> list[Output]:
+        """Bring the row's budget to what holds now; one that was cut is acted on at once."""
+        before_w, row = self._domains.row.budget_w, self._domains.row
+        budget_w = before_w if self._site is None else self._site.budget_w(t)
+        if budget_w == before_w:
+            return []
+        row.allow(budget_w)
+        told = Event(t, EventKind.BUDGET, "row", f"{why}; it was {before_w:.0f} W", self._domains.row_w, budget_w)
+        return [told, *(self._decide(t) if budget_w < before_w else ())]
+
     # --- the tick ---------------------------------------------------------------------------------------------------
 
     def _tick(self, t: float) -> list[Output]:
         fleet = self._fleet
         self.counters["ticks"] += 1
         self._lay_out_rules()
-        out: list[Output] = [*self._holds.end(t, lambda: self._fits_without_holds(t))]
+        out = self._allow(t, "the site is not heard" if self._site and self._site.silent(t) else "the site is heard")
+        out += [*self._holds.end(t, lambda: self._fits_without_holds(t))]
         self._witness.end_doubts(self._awake_s)
         grew, back = fleet.age(self._awake_s)
         out += self._tell_staleness(t, grew, back)
@@ -226,7 +257,7 @@ class Controller:
             return out
         if not self._ready and not self._start(t, out):
             return out
-        if self._domains.row_w > self._row.budget_w:
+        if self._domains.row_w > self._domains.row.budget_w:
             self.over_budget_s += self._guard.tick_s
         out += self._decide(t, heartbeat=True)
         if not self._shadow:
@@ -254,7 +285,7 @@ class Controller:
         """Whether the row is known well enough to speak: every node was heard, or had its time, or it must brake."""
         patience_s = self._guard.stale_after_s + self._guard.tick_s
         self._domains.row_w = self._fleet.heard_w()
-        calm = self._domains.row_w <= self._guard.brake_frac * self._row.budget_w
+        calm = self._domains.row_w <= self._guard.brake_frac * self._domains.row.budget_w
         if not self._fleet.all_heard() and self._awake_s - self._started_s < patience_s and calm:
             return False
         self._ready = True
@@ -273,7 +304,7 @@ class Controller:
         domains, doubts = self._domains, self._doubts()
         if rack is None:
             domains.count()
-            self.peak_frac = max(self.peak_frac, domains.row_w / self._row.budget_w)
+            self.peak_frac = max(self.peak_frac, domains.row_w / domains.row.budget_w)
         else:
             domains.count_rack(rack)
         out: list[Output] = [*domains.look_ahead(t)] if heartbeat else []
@@ -337,6 +368,7 @@ class Controller:
             peak_frac=self.peak_frac,
             over_budget_s=self.over_budget_s,
             counters=dict(self.counters),
+            allowance=None if self._site is None else self._site.allowance(t),
         )
 
     @property

@@ -27,15 +27,15 @@ from polcad.drive import drive
 from polcad.errors import OutrankedError, StandDownError, WireError
 from polcad.hinting import Hinting, clock_under, hinting
 from polcad.hints import TakenBack
-from polcad.model import Event, EventKind, Hint, Hold, NodePlacement, Plan, PoolLoad, RowStatus, Telemetry
+from polcad.model import Budgets, Event, EventKind, Hint, Hold, NodePlacement, Plan, PoolLoad, RowStatus, Telemetry
 from polcad.mqtt import Link, Presence
 from polcad.outlook import Foresight
 from polcad.points import Points
-from polcad.ports import Closable, Heard, Held, Input, Output, Placed, Policy, Rival, Sink, SinkSettings, Tick
+from polcad.ports import Closable, Granted, Heard, Held, Input, Output, Placed, Policy, Rival, Sink, SinkSettings, Tick
 from polcad.reaction import Reactions
 from polcad.retiming import retimed
 from polcad.school_process import ProcessSchool
-from polcad.signing import Signer
+from polcad.signing import Signer, Trust
 from polcad.spec import GuardSpec, RowSpec
 from polcad.standby import Contest, StandbySpec
 from polcad.telling import Outlets, Telling
@@ -64,6 +64,7 @@ class Daemon:
         foresight: Foresight | None = None,
         hinting: Hinting | None = None,
         signer: Signer | None = None,
+        trust: Trust | None = None,
         outlets: Outlets | None = None,
         shadow: bool = False,
         contest: Contest | None = None,
@@ -88,13 +89,14 @@ class Daemon:
         self._inventory = {node.name: NodePlacement(node.name, node.placement) for node in row.nodes}
         self._placed: dict[str, NodePlacement] = {}
         self._placed_all = False
-        self._shadow, self._signer = shadow, signer
+        self._shadow, self._signer, self._trust = shadow, signer, trust
         self._hinting = None if shadow else hinting
         self._live_t = float("-inf")  # when a daemon that is no shadow last spoke for this row
         self._up_t: float | None = None
         self._complaints = Complaints(_LOG)
         gone = encode(self._to["daemon"], RowStatus(row.name, online=False, epoch=epoch))
-        heard = ("telemetry", "placement", "hold", "daemon", *(("load", "hint") if self._hinting else ()))
+        heard = ["telemetry", "placement", "hold", "daemon", *(("load", "hint") if self._hinting else ())]
+        heard += ["budgets"] if row.fail_safe_budget_w is not None else []
         self._broker = broker
         self._presence = Presence(
             client_id=f"polcad-daemon-{row.name}-{uuid.uuid4().hex[:16]}",  # who guessed it could cut the daemon off
@@ -302,6 +304,8 @@ class Daemon:
             return Heard(t, noun, address.rack)
         if address.kind == "hold":
             return self._held(t, address.hold, noun)
+        if isinstance(noun, Budgets):
+            return self._granted(received, noun)
         if address.kind == "placement":
             return self._placement(t, address, noun)
         if self._hinting and address.kind in OF_POOLS:
@@ -309,8 +313,7 @@ class Daemon:
             self._hinting.take(received, address, kept)  # the row's safety has nothing to do with it
             if isinstance(noun, PoolLoad) and not self.controller.waits:
                 self.telling.heard_load(t, noun)
-            return None
-        if isinstance(noun, RowStatus) and not noun.shadow and (waits or noun.epoch != self.controller.epoch):
+        elif isinstance(noun, RowStatus) and not noun.shadow and (waits or noun.epoch != self.controller.epoch):
             if waits:
                 self.board.put_status(noun)
             self._live_t = t if noun.online else float("-inf")
@@ -322,6 +325,15 @@ class Daemon:
         if said is None:
             return Held(t, name)
         return Held(t, name, said.scope, said.setpoint, self._clock.own(said.until_t))
+
+    def _granted(self, received: Received, budgets: Budgets) -> Granted:
+        """The site's word; WireError where it is kept from before, or by nobody who is trusted."""
+        topic = received.message.topic
+        if received.message.retain:
+            raise WireError(f"{topic}: budgets are never retained; somebody planted these")
+        if self._trust is not None:
+            self._trust.check(topic, received.message.payload, budgets.t, time.time())
+        return Granted(received.t, budgets)
 
     def _placement(self, t: float, address: Address, said: NodePlacement | None) -> Placed:
         """What the scheduler or the inventory says; where the word was taken back, the inventory's is said again."""
@@ -367,6 +379,7 @@ def usable(config: Config) -> Config:
     config.broker.check()
     config.standby.check()
     config.signing.signer()
+    _trust(config)
     with _opened(config.sinks):
         return config
 
@@ -387,6 +400,7 @@ async def run(config: Config, *, shadow: bool = False) -> None:
             foresight=foresight,
             hinting=None if config.hint_policy is None else hinting(config.hints, row, config.hint_policy()),
             signer=config.signing.signer(),
+            trust=_trust(config),
             outlets=Outlets(sinks, config.web.window_s),
             shadow=shadow,
             contest=None if shadow else _contest(config, row),
@@ -411,6 +425,12 @@ def _contest(config: Config, row: RowSpec) -> Contest | None:
     ttl_s = spec.ttl_s or config.guard.lease_s
     store = NatsStore(spec, f"{config.site.name}.{row.name}", ttl_s / 2)
     return Contest(store, spec.host or host_name(), ttl_s)
+
+
+def _trust(config: Config) -> Trust | None:
+    """Whom budgets must be signed by, for a row under a site."""
+    row, _ = config.the_row()
+    return None if row.fail_safe_budget_w is None else config.signing.trust()
 
 
 @contextlib.contextmanager

@@ -21,14 +21,21 @@ class Domain:
     """A row or rack with a budget, and what it holds."""
 
     def __init__(self, scope: str, budget_w: float, guard: GuardSpec, policy: Policy) -> None:
-        self.scope, self.budget_w = scope, budget_w
+        self.scope = scope
         self.held: dict[Class, Setpoint] = {}
         self.why: dict[Class, Why] = {}
         self.since_t = float("-inf")
         self.waiting = ""
         self._guard, self._policy = guard, policy
         self._rules: tuple[Rule, ...] = ()
-        self._marks_w = sorted(budget_w * frac for frac in (*policy.thresholds.values(), guard.brake_frac))
+        self._marks_w: list[float] = []
+        self.allow(budget_w)
+
+    def allow(self, budget_w: float) -> None:
+        """Give the domain another budget, W."""
+        self.budget_w = budget_w
+        fracs = (*self._policy.thresholds.values(), self._guard.brake_frac)
+        self._marks_w = sorted(budget_w * frac for frac in fracs)
 
     @property
     def braked(self) -> bool:

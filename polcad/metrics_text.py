@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from polcad.measurements import SCHEMA, Measurement
-from polcad.web.families import AGENT, BOTH, DAEMON, Family
+from polcad.web.families import AGENT, BOTH, DAEMON, SITE, Family
 
 _HEAD = """\
 # Metrics
@@ -34,6 +34,7 @@ def page() -> str:
     parts.append(_families("At a daemon's and at an agent's `/metrics`", BOTH))
     parts.append(_families("At a daemon's", DAEMON))
     parts.append(_families("At an agent's (`[agent.web]`)", AGENT))
+    parts.append(_families("At a site's (`polcad site`)", SITE))
     return "\n".join(parts)
 
 

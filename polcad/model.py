@@ -21,6 +21,7 @@ from typing import Annotated, Self
 
 LENGTH_QUANTILES = (0.1, 0.2, 1 / 3, 0.5, 2 / 3, 0.8, 0.9, 0.99)  # at which `Lengths` are told
 MAX_WEIGHTS = 1024  # instances of one pool that a hint weighs
+MAX_ROWS = 1024  # of one site
 MAX_GPUS = 64  # of one node; the longest column that is believed
 GRID_STEP_FRAC = 0.012  # a clock snapped down to a board's grid is the clock asked for: 15 of 1410 MHz is .0106
 
@@ -166,6 +167,7 @@ class EventKind(_Open):
     HINTS_HELD = "hints_held"
     HINTS_RESUMED = "hints_resumed"
     TAKEOVER = "takeover"
+    BUDGET = "budget"
     UNKNOWN = "unknown"
 
 
@@ -429,6 +431,20 @@ class ClassStatus:
     power_w: DomainWatts
     setpoint: Setpoint  # wanted by the row's plan
     obeying: Count  # GPUs whose reported setpoint is no looser
+    demand_w: DomainWatts = 0.0  # what they would draw uncapped (estimated)
+    idle_w: DomainWatts = 0.0  # the part of it that no clock changes
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a row may draw, where a site level is above it; `epoch` and `seq` are of the last `Budgets` it took."""
+
+    budget_w: DomainWatts  # in force
+    own_w: DomainWatts  # its configuration's: never more
+    fail_safe_w: DomainWatts  # it falls to no more than this when the site falls silent
+    epoch: Count = 0
+    seq: Count = 0
+    lease: LeaseState = LeaseState.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -452,6 +468,58 @@ class RowStatus:
     peak_frac: Share = 0.0  # the highest use since the daemon started
     over_budget_s: Seconds = 0.0  # since the daemon started
     reaction_p99_s: Seconds | None = None  # from the sample that tightened a plan to the last read-back
+    counters: Annotated[Mapping[str, Count], Items(256)] = field(default_factory=dict)
+    allowance: Allowance | None = None  # None: no site level is above this row
+
+
+@dataclass(frozen=True, slots=True)
+class RowBudget:
+    """What one row may draw now, and what it falls to when the lease ends."""
+
+    row: Name
+    budget_w: DomainWatts
+    fail_safe_w: DomainWatts
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """All that the site level wants of a site now. A row that is not named keeps what it has, until its lease ends."""
+
+    site: Name
+    epoch: Count
+    seq: Count
+    t: Seconds
+    lease_s: Annotated[float, Range(0.1, 3600.0)]
+    rows: Annotated[tuple[RowBudget, ...], Items(MAX_ROWS)] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SiteRow:
+    """One row as the site level sees it."""
+
+    row: Name
+    budget_w: DomainWatts  # granted
+    reserved_w: DomainWatts  # the most it may draw by any word that may still hold there: given to nobody else
+    fail_safe_w: DomainWatts
+    power_w: DomainWatts = 0.0  # as last told
+    demand_w: DomainWatts = 0.0  # uncapped, as last told
+    wants_w: DomainWatts = 0.0  # the budget with which its recent peak of demand would be left alone
+    note: Note = ""  # why its budget is not moved; "" when it may be
+
+
+@dataclass(frozen=True, slots=True)
+class SiteStatus:
+    """What the site level says of itself each tick, retained."""
+
+    site: Name
+    online: bool
+    epoch: Count
+    seq: Count = 0
+    t: Seconds = 0.0
+    budget_w: DomainWatts = 0.0
+    power_w: DomainWatts = 0.0  # counted: measured, and what is reserved for a row that is silent
+    over: bool = False  # budgets are cut without regard to what rows draw
+    rows: Annotated[tuple[SiteRow, ...], Items(MAX_ROWS)] = ()
     counters: Annotated[Mapping[str, Count], Items(256)] = field(default_factory=dict)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from polcad.model import (
+    Budgets,
     Event,
     InForce,
     NodePlacement,
@@ -19,6 +20,7 @@ from polcad.model import (
     Priority,
     Reading,
     Role,
+    RowStatus,
     Setpoint,
     Telemetry,
     Why,
@@ -74,8 +76,26 @@ class Rival:
     epoch: int
 
 
-Input = Tick | Heard | Placed | Held | Rival
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The site level says what its rows may draw."""
+
+    t: float
+    budgets: Budgets
+
+
+@dataclass(frozen=True, slots=True)
+class RowSaid:
+    """A row's daemon tells the site level of its row."""
+
+    t: float
+    status: RowStatus
+
+
+Input = Tick | Heard | Placed | Held | Rival | Granted
 Output = Plan | Event
+SiteInput = Tick | RowSaid | Rival
+SiteOutput = Budgets | Event
 
 
 class Collector(Protocol):

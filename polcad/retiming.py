@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
-from polcad.model import Event, Hint, Plan, RowStatus
+from polcad.model import Budgets, Event, Hint, Plan, RowStatus, SiteStatus
 
-N = TypeVar("N", bound=Plan | Event | Hint | RowStatus)
+N = TypeVar("N", bound=Plan | Event | Hint | RowStatus | Budgets | SiteStatus)
 
 
 def retimed(noun: N, clock: Callable[[float], float]) -> N:

@@ -14,14 +14,19 @@ from polcad.wire import KINDS, MAX_PAYLOAD_BYTES, OF_POOLS, ROOT, Kind, schemas
 _LEVELS = {  # the names in each pattern of topics, by how many there are above the kind
     4: ("site", "row", "rack", "node"),
     2: ("site", "row"),
+    1: ("site",),
 }
 _ROLES: dict[str, dict[str, tuple[str, ...]]] = {
     "agent": {"send": ("telemetry", "state"), "receive": ("plan", "placement")},
     "daemon": {
         "send": ("plan", "daemon", "event", "placement", "hint"),
-        "receive": ("telemetry", "state", "placement", "hold", "load", "hint"),
+        "receive": ("telemetry", "state", "placement", "hold", "load", "hint", "budgets"),
     },
-    "operator": {"send": ("hold",), "receive": ("daemon", "event", "state", "plan", "load", "hint")},
+    "site": {"send": ("budgets", "site", "site_event"), "receive": ("daemon", "site")},
+    "operator": {
+        "send": ("hold",),
+        "receive": ("daemon", "event", "state", "plan", "load", "hint", "budgets", "site", "site_event"),
+    },
     "instance": {"send": ("load",), "receive": ()},
     "orchestrator": {"send": (), "receive": ("hint",)},
     "scheduler": {"send": ("placement",), "receive": ()},
@@ -36,14 +41,15 @@ _PARAMETERS = {
     "instance": "One copy of a model behind a serving engine; its credentials may write loads of this name alone.",
 }
 _SIGNATURE = {
-    "description": "Where the daemon signs: the last member, Ed25519 in Base64 over the topic, a line feed, and the "
+    "description": "Where its sender signs: the last member, Ed25519 in Base64 over the topic, a line feed, and the "
     "payload as it is without this member and the comma before it.",
     "type": "string",
     "minLength": 88,
     "maxLength": 88,
 }
 _DESCRIPTION = (
-    "Telemetry of GPU nodes to a row's daemon, and its plans back; loads of serving pools, and hints to shape them. "
+    "Telemetry of GPU nodes to a row's daemon, and its plans back; loads of serving pools, and hints to shape them; "
+    "the budgets of a site's rows. "
     f"Every number is bounded: a message out of bounds, larger than {MAX_PAYLOAD_BYTES} bytes, or in another's name is "
     "dropped and counted. Unknown fields pass, and so do words that an enumeration lacks, for newer versions may add "
     "some: they are taken for `unknown`, `low`, `mixed`, `average`, `none` or `failed`."
@@ -129,6 +135,7 @@ def _schemas() -> dict[str, Any]:
     found: dict[str, Any] = {}
     for schema in schemas().values():
         found |= schema["$defs"]
-    found["Plan"]["properties"][FIELD] = _SIGNATURE
+    for signed in ("Plan", "Budgets"):
+        found[signed]["properties"][FIELD] = _SIGNATURE
     text = json.dumps(found, sort_keys=True).replace('"#/$defs/', '"#/components/schemas/')
     return json.loads(text)  # type: ignore[no-any-return]  # an object, as it was

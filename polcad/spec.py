@@ -9,7 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from polcad.model import DomainWatts, HostWatts, Items, Name, Placement, Priority, Range, Role, Setpoint, Text, Watts
+from polcad.model import (
+    MAX_ROWS,
+    DomainWatts,
+    HostWatts,
+    Items,
+    Name,
+    Placement,
+    Priority,
+    Range,
+    Role,
+    Setpoint,
+    Text,
+    Watts,
+)
 
 BRAKE = Setpoint(clock_frac=288 / 1410)  # POLCA's power brake on an A100: 288 of 1410 MHz
 FAIL_SAFE = Setpoint(clock_frac=1110 / 1410)  # POLCA's deepest lock of the low priority
@@ -52,6 +65,30 @@ class RowSpec:
     budget_w: DomainWatts
     racks: Annotated[tuple[RackSpec, ...], Items(1024)] = ()
     nodes: Annotated[tuple[NodeSpec, ...], Items(20000)] = ()
+    fail_safe_budget_w: DomainWatts | None = None  # falls to it in the site's silence; left out: it is under no site
+
+
+@dataclass(frozen=True, slots=True)
+class SiteRowSpec:
+    """One row under a site's budget."""
+
+    name: Name
+    fail_safe_w: DomainWatts  # what it may always draw, and falls to without the site: as its row.fail_safe_budget_w
+
+
+@dataclass(frozen=True, slots=True)
+class SiteSpec:
+    """The site, in the topic of every message: one broker may serve several. All but its name is for `polcad site`."""
+
+    name: Name = "site"
+    budget_w: DomainWatts | None = None  # of all its rows together; left out: there is no site level
+    rows: Annotated[tuple[SiteRowSpec, ...], Items(MAX_ROWS)] = ()
+    tick_s: Annotated[float, Range(0.05, 60.0)] = 3.0  # between two messages: three of a row's ticks
+    lease_s: Annotated[float, Range(0.2, 3600.0)] = 15.0  # four lost messages are survived, the fifth is not
+    stale_after_s: Annotated[float, Range(0.2, 600.0)] = 10.0  # without a word of a row, or its answer to ours
+    dwell_s: Annotated[float, Range(0.0, 3600.0)] = 9.0  # between two cuts: a row takes seconds to come down
+    peak_s: Annotated[float, Range(1.0, 86400.0)] = 300.0  # in which a remembered peak of demand falls by two thirds
+    gap_frac: Annotated[float, Range(0.0, 0.5)] = 0.02  # of a budget: less is not worth moving
 
 
 @dataclass(frozen=True, slots=True)

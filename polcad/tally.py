@@ -129,7 +129,15 @@ def class_statuses(fleet: Fleet, totals: Tally, setpoints: Mapping[Class, Setpoi
     obeying = led & ~looser(fleet)
     counts = np.bincount(fleet.class_of[:n][obeying], minlength=len(CLASSES))
     return tuple(
-        ClassStatus(*name, group.gpus, group.power_w, setpoints.get(name, Setpoint()), int(counts[CLASSES.index(name)]))
+        ClassStatus(
+            *name,
+            group.gpus,
+            group.power_w,
+            setpoints.get(name, Setpoint()),
+            int(counts[CLASSES.index(name)]),
+            group.demand_w,
+            group.idle_w,
+        )
         for name, group in totals.classes(None).items()
     )
 

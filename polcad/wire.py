@@ -15,7 +15,19 @@ from typing import Any, NamedTuple
 
 from polcad.codec import Codec
 from polcad.errors import WireError
-from polcad.model import Event, Hint, Hold, NodePlacement, NodeState, Plan, PoolLoad, RowStatus, Telemetry
+from polcad.model import (
+    Budgets,
+    Event,
+    Hint,
+    Hold,
+    NodePlacement,
+    NodeState,
+    Plan,
+    PoolLoad,
+    RowStatus,
+    SiteStatus,
+    Telemetry,
+)
 
 ROOT = "polcad/v1"
 MAX_PAYLOAD_BYTES = 256 * 1024  # a node of 64 GPUs needs 12 KiB; a plan of 4 096 rules about 400 KiB is refused
@@ -43,12 +55,17 @@ KINDS = {
     "hold": Kind(Hold, "+/+/hold/+", 1, retain=True, owner=lambda noun: noun.name),
     "load": Kind(PoolLoad, "+/load/+/+", 0, retain=False, owner=lambda noun: f"{noun.pool}/{noun.instance}"),
     "hint": Kind(Hint, "+/hint/+", 1, retain=True, owner=lambda noun: noun.pool),
+    "budgets": Kind(Budgets, "+/budgets", 0, retain=False, owner=lambda noun: noun.site),
+    "site": Kind(SiteStatus, "+/site", 1, retain=True, owner=lambda noun: noun.site),
+    "site_event": Kind(Event, "+/site_event", 1, retain=False),
 }
+OF_SITE = ("budgets", "site", "site_event")  # spoken of a whole site
 OF_POOLS = ("hint", "load")  # spoken of a site's pools, in the place of a row: no row may be called so
 _CODECS: dict[str, Codec[Any]] = {name: Codec(kind.noun) for name, kind in KINDS.items()}
 _BY_NOUN = {kind.noun: name for name, kind in KINDS.items()}
 _TOPIC = re.compile(
     rf"{ROOT}/(?P<site>{_NAME})/(?:hint/(?P<hinted>{_NAME})|load/(?P<loaded>{_NAME})/(?P<instance>{_NAME})"
+    rf"|(?P<of_site>{'|'.join(OF_SITE)})"
     rf"|(?P<row>{_NAME})/"
     rf"(?:(?P<rack>{_NAME})/(?P<node>{_NAME})/(?P<of_node>telemetry|state|placement)"
     rf"|(?P<of_row>plan|daemon|event)|hold/(?P<hold>{_NAME})))"
@@ -72,6 +89,8 @@ class Address:
     def topic(self) -> str:
         """The topic; an empty name (or ``+``) in a subscription stays as it is given."""
         head = f"{ROOT}/{self.site}"
+        if self.kind in OF_SITE:
+            return f"{head}/{self.kind}"
         if self.kind in OF_POOLS:
             return f"{head}/{self.kind}/{self.owner}"
         middle = f"/{self.rack}/{self.node}" if self.kind in {"telemetry", "state", "placement"} else ""
@@ -81,6 +100,8 @@ class Address:
     @property
     def owner(self) -> str:
         """The name that the payload must repeat."""
+        if self.kind in OF_SITE:
+            return self.site
         if self.kind in OF_POOLS:
             return f"{self.pool}/{self.instance}" if self.kind == "load" else self.pool
         return self.hold or self.node or self.row
@@ -97,7 +118,9 @@ class Message(NamedTuple):
 
 
 def everywhere(site: str, row: str, kind: str) -> Address:
-    """The subscription to all messages of a kind in a row; of loads and hints, in the whole site."""
+    """The subscription to all messages of a kind in a row; of loads, hints and the site itself, in the whole site."""
+    if kind in OF_SITE:
+        return Address(site, "", kind)
     if kind in OF_POOLS:
         return Address(site, "", kind, pool="+", instance="+" if kind == "load" else "")
     below = "+" if KINDS[kind].pattern.startswith("+/+/+/+") else ""
@@ -111,6 +134,8 @@ def parse_topic(topic: str) -> Address:
     if match is None:
         raise WireError(f"topic {topic[:200]!r} is not one of {ROOT}")
     part = match.groupdict(default="")
+    if part["of_site"]:
+        return Address(part["site"], "", part["of_site"])
     if pool := part["hinted"] or part["loaded"]:
         kind = "hint" if part["hinted"] else "load"
         return Address(part["site"], "", kind, pool=pool, instance=part["instance"])
@@ -126,7 +151,7 @@ def encode(address: Address, noun: Any) -> Message:
 
 def _expiry_s(noun: Any) -> float | None:
     """How long a message is worth delivering, s; None: for ever."""
-    if isinstance(noun, Plan):
+    if isinstance(noun, Plan | Budgets):
         return noun.lease_s
     return max(0.0, noun.expires_t - noun.t) if isinstance(noun, Hint) else None
 

@@ -1,5 +1,6 @@
 """Who may say what: the table, and the access list that is written from it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from polcad.broker_config import ACL, CONF, mosquitto_acl, mosquitto_conf
 from polcad.config import load
 from polcad.errors import ConfigError
 from polcad.spec import NodeSpec, RowSpec
-from polcad.wire import KINDS, everywhere
+from polcad.wire import KINDS, OF_SITE, everywhere
 
 DOCS = Path(__file__).parents[1] / "docs"
 NODES = (NodeSpec("n1", "k1", pool="chat"), NodeSpec("daemon", "k1", pool="#"))
@@ -54,9 +55,23 @@ def test_only_daemons_may_plan_each_for_its_row_and_only_one_that_hints_may_hint
 def test_a_daemon_may_hear_all_that_it_subscribes_to() -> None:
     readable = {right.topic for right in rights([ONE])["daemon.r1"] if right.read}
     wanted = {everywhere("s1", "r1", kind).topic for kind in KINDS} - {
-        everywhere("s1", "r1", kind).topic for kind in ("plan", "event")
+        everywhere("s1", "r1", kind).topic for kind in ("plan", "event", *OF_SITE)
     }
     assert readable == wanted
+
+
+def test_only_a_sites_own_daemon_says_budgets_and_only_rows_under_it_hear_them() -> None:
+    assert "site.s1" not in rights([ONE, TWO])
+    under = replace(ONE, row=replace(ONE.row, fail_safe_budget_w=4e3))
+    found = rights([under, TWO])
+    assert {right.topic for right in found["site.s1"] if right.write} == {
+        everywhere("s1", "", kind).topic for kind in OF_SITE
+    }
+    budgets = everywhere("s1", "", "budgets").topic
+    hearing = {name for name, granted in found.items() for right in granted if right.read and right.topic == budgets}
+    assert hearing == {"daemon.r1", "operator.s1", "reader.s1"}
+    assert Right(budgets, write=True) in found["site.s1"]
+    assert not any(right.write and right.topic == budgets for right in (*found["daemon.r1"], *found["operator.s1"]))
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ ALL = {
     "hold",
     "release",
 }
-ALL |= {"check", "doctor", "schema", "simulate", "plan", "reproduce", "backtest", "load", "hints"}
+ALL |= {"check", "doctor", "schema", "simulate", "plan", "reproduce", "backtest", "load", "hints", "site", "budgets"}
 ALL |= {"pki", "broker-config"}
 
 DMON = """#Date       Time        gpu    pwr  gtemp  mtemp     sm    mem    enc    dec    jpg    ofa   mclk   pclk

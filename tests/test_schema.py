@@ -9,6 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from polcad.model import (
+    Budgets,
     ClassStatus,
     DomainStatus,
     Event,
@@ -28,9 +29,12 @@ from polcad.model import (
     Priority,
     Reading,
     Role,
+    RowBudget,
     RowStatus,
     Rule,
     Setpoint,
+    SiteRow,
+    SiteStatus,
     Telemetry,
     Why,
 )
@@ -62,6 +66,9 @@ EXAMPLES: dict[str, Any] = {
     "hint": Hint(
         "p1", "r1", 1e9, 2e9, 3, 4, 0.7, 1800.0, 5.0, 4000.0, 9000.0, weights={"i1": 1.0}, why="the load fell"
     ),
+    "budgets": Budgets("s1", 3, 4, 1e9, 15.0, (RowBudget("r1", 9000.0, 8000.0),)),
+    "site": SiteStatus("s1", online=True, epoch=3, rows=(SiteRow("r1", 9000.0, 9500.0, 8000.0, note="silent"),)),
+    "site_event": Event(1e9, EventKind.STALE, "row/r1", "silent", 7000.0, 8000.0),
 }
 
 

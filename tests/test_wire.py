@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from polcad.errors import WireError
 from polcad.model import (
+    Budgets,
     ClassStatus,
     DomainStatus,
     Event,
@@ -28,14 +29,17 @@ from polcad.model import (
     PowerKind,
     Priority,
     Role,
+    RowBudget,
     RowStatus,
     Rule,
     Setpoint,
+    SiteRow,
+    SiteStatus,
     Why,
 )
 from polcad.spec import BRAKE, FAIL_SAFE
 from polcad.testing import telemetry
-from polcad.wire import KINDS, MAX_PAYLOAD_BYTES, Address, Message, decode, encode, forget, parse_topic
+from polcad.wire import KINDS, MAX_PAYLOAD_BYTES, OF_SITE, Address, Message, decode, encode, forget, parse_topic
 
 NODE = Address("site", "row", "telemetry", "r1", "n1")
 BASE = json.loads(encode(NODE, telemetry(setpoint=BRAKE)).payload)
@@ -74,6 +78,12 @@ NOUNS: dict[str, tuple[Address, Any]] = {
         Address("site", "", "hint", pool="sm"),
         Hint("sm", "row", 5.0, 905.0, 2, 4, 0.8, 1800.0, 3.0, 900.0, 4000.0, -50.0, {"sm-0": 0.5}, "why"),
     ),
+    "budgets": (Address("site", "", "budgets"), Budgets("site", 3, 4, 5.5, 15.0, (RowBudget("row", 9.0, 8.0),))),
+    "site": (
+        Address("site", "", "site"),
+        SiteStatus("site", True, 3, 4, 5.0, 9.0, 8.0, True, (SiteRow("row", 9.0, 9.5, 8.0, 7.0, 7.5, 9.0, "why"),)),
+    ),
+    "site_event": (Address("site", "", "site_event"), Event(1.0, EventKind.STALE, "row/row", "why", 5.0, 10.0)),
 }
 
 
@@ -261,19 +271,20 @@ def test_an_address_is_read_from_its_own_topic(kind: str) -> None:
     assert parse_topic(address.topic) == address
 
 
-@pytest.mark.parametrize("kind", [kind for kind in sorted(NOUNS) if kind != "event"])
+@pytest.mark.parametrize("kind", [kind for kind in sorted(NOUNS) if "event" not in kind])
 def test_who_speaks_in_anothers_name_is_refused(kind: str) -> None:
     address, noun = NOUNS[kind]
     elsewhere = replace(
         address, node=address.node and "n9", row="row9", hold=address.hold and "hold9", pool=address.pool and "pool9"
     )
+    elsewhere = replace(elsewhere, site="site9") if kind in OF_SITE else elsewhere
     with pytest.raises(WireError, match="the payload says it is from"):
         decode(Message(elsewhere.topic, encode(address, noun).payload))
 
 
-def test_only_a_plan_and_a_hint_expire_on_their_way_and_with_their_lives() -> None:
+def test_only_plans_budgets_and_hints_expire_on_their_way_and_with_their_lives() -> None:
     expiries = {kind: encode(*pair).expiry_s for kind, pair in NOUNS.items()}
-    assert expiries == dict.fromkeys(NOUNS) | {"plan": 6.0, "hint": 900.0}
+    assert expiries == dict.fromkeys(NOUNS) | {"plan": 6.0, "budgets": 15.0, "hint": 900.0}
 
 
 @pytest.mark.parametrize("topic", ["polcad/v1/site/hint/plan", "polcad/v1/site/load/hold/h1"])
@@ -396,6 +407,25 @@ SAID: dict[str, st.SearchStrategy[Any]] = {
         NOTES,
     ),
 }
+
+
+SAID["site_event"] = EVENTS
+SAID["budgets"] = st.builds(
+    Budgets,
+    st.just("site"),
+    COUNTS,
+    COUNTS,
+    st.floats(0.0, 1e11),
+    st.floats(0.1, 3600.0),
+    st.lists(st.builds(RowBudget, st.just("row"), st.floats(0, 1e10), st.floats(0, 1e10)), max_size=3).map(tuple),
+)
+SAID["site"] = st.builds(
+    SiteStatus,
+    st.just("site"),
+    st.booleans(),
+    COUNTS,
+    rows=st.lists(st.builds(SiteRow, st.just("row"), *[st.floats(0, 1e10)] * 6, NOTES), max_size=3).map(tuple),
+)
 
 
 @settings(max_examples=70, deadline=None)

@@ -1,4 +1,4 @@
-"""What tells how things are: ``top``, ``status``, ``explain``, ``hints``, ``check``, ``doctor``, ``schema``."""
+"""What tells how things are: ``top``, ``status``, ``explain``, ``hints``, ``budgets``, ``check``, ``doctor`` and more."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from random import Random
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -24,7 +24,7 @@ from polcad.cli.common import (
     run_until_stopped,
 )
 from polcad.errors import UnavailableError, WireError
-from polcad.model import Hint, RowStatus
+from polcad.model import Hint, RowStatus, SiteStatus
 from polcad.wire import decode, everywhere
 
 if TYPE_CHECKING:
@@ -32,13 +32,14 @@ if TYPE_CHECKING:
     from polcad.config import Config
     from polcad.mqtt import Link
 
+S = TypeVar("S", RowStatus, SiteStatus)
 _ANSWER_S = 3.0  # a retained status arrives at once, or there is none
 _QUIET_S = 0.5  # retained hints arrive together; nobody says how many there are
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (top, status, explain, hints, check, doctor, schema):
+    for command in (top, status, explain, hints, budgets, check, doctor, schema):
         app.command()(command)
 
 
@@ -52,7 +53,12 @@ def _link(config: Config, row: str, *kinds: str) -> Link:
 
 async def _retained_status(config: Config, row: str) -> tuple[RowStatus, float]:
     """What the row's daemon said last, and how old it is, s."""
-    async with _link(config, row, "daemon").opened() as link:
+    return await _retained(config, row, "daemon", RowStatus, f"row {row} of site {config.site.name}")
+
+
+async def _retained(config: Config, row: str, kind: str, noun_of: type[S], who: str) -> tuple[S, float]:
+    """The last word of a kind, and how old it is, s; UnavailableError where there is none."""
+    async with _link(config, row, kind).opened() as link:
         try:
             async with asyncio.timeout(_ANSWER_S):
                 async for batch in link.batches():
@@ -61,11 +67,11 @@ async def _retained_status(config: Config, row: str) -> tuple[RowStatus, float]:
                             _, noun = decode(received.message)
                         except WireError:
                             continue
-                        if isinstance(noun, RowStatus):
+                        if isinstance(noun, noun_of):
                             return noun, max(0.0, time.time() - noun.t)
         except TimeoutError:
             pass
-    raise UnavailableError(f"row {row} of site {config.site.name}: no daemon has spoken at {config.broker.url}")
+    raise UnavailableError(f"{who}: no daemon has spoken at {config.broker.url}")
 
 
 def top(
@@ -135,6 +141,26 @@ def hints(
         print_json({"site": read.site.name, **as_object(found, time.time())})
     else:
         Console().print(table(found, time.time()))
+
+
+def budgets(
+    config: ConfigOption = None, broker: BrokerOption = None, site: SiteOption = None, as_json: JsonOption = False
+) -> None:
+    """The site at a glance: its budget, and what each row may draw; exit code 1 when something is wrong."""
+    from rich.console import Console
+
+    from polcad.site_text import table, well
+
+    read = asked(config, broker, site)
+    found, age_s = asyncio.run(_retained(read, "", "site", SiteStatus, f"site {read.site.name}"))
+    if as_json:
+        import msgspec
+
+        print_json({**msgspec.to_builtins(found), "age_s": round(age_s, 3)})
+    else:
+        Console().print(table(found, age_s=age_s))
+    if not well(found, age_s=age_s):
+        raise typer.Exit(1)
 
 
 async def _retained_hints(config: Config) -> list[Hint]:

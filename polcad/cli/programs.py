@@ -1,4 +1,4 @@
-"""The programs that run until they are stopped: ``demo``, ``agent``, ``actuator``, ``daemon``, ``load``."""
+"""The programs that run until they are stopped: ``demo``, ``agent``, ``actuator``, ``daemon``, ``site``, ``load``."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(agent)
     app.command()(actuator)
     app.command()(daemon)
+    app.command(name="site")(site_daemon)
     app.command()(load)
 
 
@@ -120,6 +121,13 @@ def daemon(
     run_until_stopped(
         _reloading(lambda: usable(configured(config, broker, site)), lambda each: run(each, shadow=shadow))
     )
+
+
+def site_daemon(config: ConfigOption = None, broker: BrokerOption = None, site: SiteOption = None) -> None:
+    """Divide a site's power among its rows: hear their daemons, and broadcast what each may draw."""
+    from polcad.site_daemon import run, usable
+
+    run_until_stopped(_reloading(lambda: usable(configured(config, broker, site)), run))
 
 
 def load(config: ConfigOption = None, broker: BrokerOption = None, site: SiteOption = None) -> None:

@@ -17,15 +17,23 @@ from polcad.config.forecast import read_forecast
 from polcad.config.hints import Maker as HintPolicyMaker
 from polcad.config.hints import read_hints
 from polcad.config.layers import LISTS, Layer, Layers, Problem, read_environment, read_files
-from polcad.config.rules import check_budgets, check_forecast, check_guard, check_hints, check_names, check_standby
+from polcad.config.rules import (
+    check_budgets,
+    check_forecast,
+    check_guard,
+    check_hints,
+    check_names,
+    check_site,
+    check_standby,
+)
 from polcad.config.sections import Report, build, is_table, unknown_key
 from polcad.config.sinks import GROUP as SINKS
 from polcad.config.sinks import read_sinks
-from polcad.config.spec import ActuatorSpec, AgentSpec, Level, LoadSpec, LogSpec, SiteSpec
+from polcad.config.spec import ActuatorSpec, AgentSpec, Level, LoadSpec, LogSpec
 from polcad.errors import ConfigError
 from polcad.ports import ForecasterMaker, Policy, SinkSettings
 from polcad.signing import SigningSpec
-from polcad.spec import ForecastSpec, GuardSpec, HintSpec, NodeSpec, RackSpec, RowSpec
+from polcad.spec import ForecastSpec, GuardSpec, HintSpec, NodeSpec, RackSpec, RowSpec, SiteSpec
 from polcad.standby import StandbySpec
 from polcad.web.spec import WebSpec
 
@@ -94,6 +102,14 @@ class Config:
         """The agent's section as whoever sets the GPUs needs it: an actuator keeps its state apart."""
         return replace(self.agent, state_dir=self.actuator.state_dir) if self.actuator.socket else self.agent
 
+    def the_site(self) -> tuple[SiteSpec, float]:
+        """The site and its budget (W), for its daemon; ConfigError where it has none, or no rows."""
+        if self.site.budget_w is None or not self.site.rows:
+            raise ConfigError(
+                "site: it has no budget_w or no [[site.rows]]: `polcad site` divides the one among the others"
+            )
+        return self.site, self.site.budget_w
+
     def the_row(self) -> tuple[RowSpec, Policy]:
         """The row and its policy, for a daemon; ConfigError when there is no ``[row]``."""
         if self.row is None or self.policy is None:
@@ -155,6 +171,8 @@ def _build(data: dict[str, Any], report: Report) -> Config | None:
         check_guard(guard, report)
         check_forecast(forecast, guard, report)
         check_standby(sections["standby"], guard, report)
+    if sections["site"] is not None:
+        check_site(sections["site"], report)
     check_hints(hints, report)
     if row is not None:
         check_names(row, report)

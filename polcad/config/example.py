@@ -60,6 +60,9 @@ def _table(name: str, noun: type, *, array: bool = False) -> str:
     for key in keys(noun).values():
         if name == "row" and key.name in _ROW_LISTS:
             continue
+        if key.entry is not None:
+            nested += ["", *_prose(key.entry), f"#[[{name}.{key.name}]]", *_settings(f"{name}.{key.name}", key.entry)]
+            continue
         if key.noun is not None and key.default is None:
             nested += ["", *_prose(key.noun), f"#[{name}.{key.name}]", *_settings(f"{name}.{key.name}", key.noun)]
         else:

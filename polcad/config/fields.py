@@ -41,6 +41,13 @@ class Key:
         return plain if isinstance(plain, type) and is_dataclass(plain) else None
 
     @property
+    def entry(self) -> type | None:
+        """The dataclass of each table of an array of tables."""
+        plain = _plain(self.hint)
+        of = get_args(plain)[:1] if get_origin(plain) is tuple else ()
+        return of[0] if of and isinstance(of[0], type) and is_dataclass(of[0]) else None
+
+    @property
     def unit(self) -> str:
         """The unit, by the ending of the name; "" where it has none."""
         return next((unit for ending, unit in _UNITS.items() if self.name.endswith(ending)), "")

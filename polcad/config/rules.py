@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from polcad.config.sections import Report
 from polcad.curve import dynamic_frac
-from polcad.spec import ForecastSpec, GuardSpec, HintSpec, NodeSpec, RowSpec
+from polcad.spec import ForecastSpec, GuardSpec, HintSpec, NodeSpec, RowSpec, SiteSpec
 from polcad.standby import StandbySpec
 from polcad.wire import OF_POOLS
 
@@ -60,6 +60,26 @@ def check_hints(hints: HintSpec, report: Report) -> None:
             report.add(("hints", name), f"{value_s:g} s is less than {why}; make it at least {least_s:g}")
 
 
+def check_site(site: SiteSpec, report: Report) -> None:
+    """What rows fall to fits the site, and rows and the site can answer each other in the time they have."""
+    for index, row in enumerate(site.rows):
+        if row.name in {each.name for each in site.rows[:index]}:
+            report.add(("site", "rows", index, "name"), f'"{row.name}" is used before: name each row once')
+    together_w = sum(row.fail_safe_w for row in site.rows)
+    if site.budget_w is not None and together_w > site.budget_w:
+        report.add(
+            ("site", "budget_w"),
+            f"{site.budget_w:g} W is less than the {together_w:g} W that its rows fall to without the site: "
+            "lower their fail_safe_w, or take rows out",
+        )
+    for name, least_s, why in (
+        ("lease_s", 2 * site.tick_s, "two ticks: one lost message would be silence"),
+        ("stale_after_s", 2 * site.tick_s, "two ticks: rows answer once a tick"),
+    ):
+        if getattr(site, name) < least_s:
+            report.add(("site", name), f"{getattr(site, name):g} s is less than {why}; make it at least {least_s:g}")
+
+
 def check_names(row: RowSpec, report: Report) -> None:
     """Names are unique, a node's rack is listed wherever racks are, and no row takes the place of the pools' topics."""
     if row.name in OF_POOLS:
@@ -79,15 +99,19 @@ def check_names(row: RowSpec, report: Report) -> None:
 def check_budgets(row: RowSpec, guard: GuardSpec, report: Report) -> None:
     """Budgets lie above what cannot be shed, and should hold the fail-safe setpoint of all nodes at full load."""
     above_floor = _check_floor(row.budget_w, row.nodes, guard, ("row", "budget_w"), report)
+    least_w, key = row.budget_w, "budget_w"
+    if row.fail_safe_budget_w is not None:
+        least_w, key = min(row.budget_w, row.fail_safe_budget_w), "fail_safe_budget_w"
+        above_floor = above_floor and _check_floor(least_w, row.nodes, guard, ("row", key), report)
     for index, rack in enumerate(row.racks):
         if rack.budget_w is not None:
             nodes = [node for node in row.nodes if node.rack == rack.name]
             _check_floor(rack.budget_w, nodes, guard, ("rack", index, "budget_w"), report)
     fail_safe_w = sum(node.host_w + node.gpus * _fail_safe_w(node, guard) for node in row.nodes)
-    if above_floor and fail_safe_w > row.budget_w:
+    if above_floor and fail_safe_w > least_w:
         report.add(
-            ("row", "budget_w"),
-            f"{row.budget_w:g} W is less than the {fail_safe_w:.0f} W that all nodes may draw at guard.fail_safe: "
+            ("row", key),
+            f"{least_w:g} W is less than the {fail_safe_w:.0f} W that all nodes may draw at guard.fail_safe: "
             "without a daemon a full load passes the budget; lower guard.fail_safe.clock_frac, or its cap_frac",
             warning=True,
         )

@@ -69,6 +69,9 @@ def _inspect(data: Any, noun: type, path: KeyPath, report: Report) -> None:
             report.add((*path, name), unknown_key(name, list(known)))
         elif (nested := known[name].noun) is not None:
             _inspect(value, nested, (*path, name), report)
+        elif (entry := known[name].entry) is not None and isinstance(value, list):
+            for index, each in enumerate(value):
+                _inspect(each, entry, (*path, name, index), report)
         elif not _converts(value, noun, name):
             report.add((*path, name), f"{_shown(value)} here, but it must be {_remedy(known[name])}")
     for name, key in known.items():

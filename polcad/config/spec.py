@@ -24,13 +24,6 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class SiteSpec:
-    """The site, in the topic of every message: one broker may serve several."""
-
-    name: Name = "site"
-
-
-@dataclass(frozen=True, slots=True)
 class LogSpec:
     """What is written to the log (standard error)."""
 

@@ -34,6 +34,7 @@ class Family:
 
 ROW, SCOPE, CLASS = ("row",), ("row", "scope"), ("row", "priority", "role")
 NODE, GPU, POOL = ("row", "rack", "node"), ("row", "rack", "node", "gpu", "uuid"), ("row", "pool")
+OF_SITE = ("site",)
 SPANS = ("min", "mean", "max")
 
 
@@ -229,4 +230,32 @@ AGENT = (
     ),
 )
 
-FAMILIES = {each.name: each for each in (*BOTH, *DAEMON, *AGENT)}
+SITE = (
+    *_gauges(
+        "site_",
+        OF_SITE,
+        {
+            "budget_watts": "Budget of the site.",
+            "power_watts": "Power of its rows: as told, and of a silent one all that it may draw.",
+            "granted_watts": "What its rows may draw together.",
+            "over": "1: the site is over its budget, and rows are cut at once.",
+        },
+    ),
+    *_gauges(
+        "site_row_",
+        (*OF_SITE, "row"),
+        {
+            "granted_watts": "What the row may draw.",
+            "reserved_watts": "The most it may draw by any word that may still hold there: given to nobody else.",
+            "fail_safe_watts": "What it falls to without the site.",
+            "power_watts": "Its power, as last told.",
+            "demand_watts": "Its uncapped demand, as last told.",
+            "wants_watts": "The budget with which its recent peak of demand would be left alone.",
+            "held": "1: its budget is not moved, for it is silent, or does not answer.",
+        },
+    ),
+    *_counters("site_", OF_SITE, {"sent_budgets": "Messages of budgets that went out."}),
+    *_counters("site_", (*OF_SITE, "kind"), {"events": "Events told, by kind."}),
+)
+
+FAMILIES = {each.name: each for each in (*BOTH, *DAEMON, *AGENT, *SITE)}

@@ -1,0 +1,67 @@
+"""The row's side of the site's budgets: what a row may draw, for how long, and what it falls to in silence.
+
+As a node follows plans (`polcad.lease`), a row follows the site's `Budgets`: for `lease_s` from their receipt, only
+newer ones than the last, and never above the budget of its own configuration, which is that of its breaker. When the
+lease ends it falls to its fail-safe budget; silence never raises a budget. Nor does the first word after silence, which
+may have waited somewhere: nothing rises above the fail-safe until messages have been coming for a fifth of a lease. So
+a daemon that starts anew begins at its fail-safe, which the site keeps for it always, and needs no memory.
+"""
+
+from __future__ import annotations
+
+from polcad.model import Allowance, Budgets, LeaseState, RowBudget
+
+_SETTLED_LEASES = 0.2  # one tick of the default
+_EPOCHS_PER_S = 1_000_000  # an epoch is the microsecond at which a site daemon started
+_ABSURD_AHEAD_S = 86_400.0  # an epoch further ahead of now than this was planted
+
+
+class BudgetLease:
+    """Follows the site's budgets for one row; powers in W, times in s of one clock that never jumps."""
+
+    def __init__(self, row: str, own_w: float, fail_safe_w: float) -> None:
+        self._row, self._own_w = row, own_w
+        self._configured_w = min(own_w, fail_safe_w)
+        self._followed = (0, 0)
+        self._granted: RowBudget | None = None
+        self._ends_t = self._settled_t = float("-inf")
+
+    def offer(self, budgets: Budgets, t: float) -> str | None:
+        """Accept budgets heard at `t`, or return why they are refused."""
+        if (budgets.epoch, budgets.seq) <= self._followed:
+            last = "/".join(map(str, self._followed))
+            return f"budgets {budgets.epoch}/{budgets.seq} are not newer than {last}"
+        if budgets.epoch > (t + _ABSURD_AHEAD_S) * _EPOCHS_PER_S:
+            return f"budgets of epoch {budgets.epoch}, which is more than a day ahead: somebody planted them"
+        said = next((each for each in budgets.rows if each.row == self._row), None)
+        if said is None:
+            return None
+        if t >= self._ends_t:
+            self._settled_t = t + _SETTLED_LEASES * budgets.lease_s
+        self._followed = (budgets.epoch, budgets.seq)
+        self._granted, self._ends_t = said, t + budgets.lease_s
+        return None
+
+    @property
+    def fail_safe_w(self) -> float:
+        """What the row falls to: its own word and the site's, whichever is less."""
+        return self._configured_w if self._granted is None else min(self._configured_w, self._granted.fail_safe_w)
+
+    def budget_w(self, t: float) -> float:
+        """What the row may draw at `t`."""
+        if self._granted is None:
+            return self.fail_safe_w
+        granted_w = min(self._own_w, self._granted.budget_w)
+        trusted = self._settled_t <= t < self._ends_t
+        return granted_w if trusted else min(granted_w, self.fail_safe_w)
+
+    def silent(self, t: float) -> bool:
+        """Whether the row holds no lease at `t`."""
+        return t >= self._ends_t
+
+    def allowance(self, t: float) -> Allowance:
+        """What the row's status says of it."""
+        lease = LeaseState.EXPIRED if self.silent(t) else LeaseState.HELD
+        if self._granted is None:
+            lease = LeaseState.NONE
+        return Allowance(self.budget_w(t), self._own_w, self.fail_safe_w, *self._followed, lease)
