@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polcad.curve import CLOCK_FRAC, DYNAMIC_FRAC, HIGHEST_FRAC
-from polcad.model import LeaseState, NodePlacement, Outcome, Placement, Priority, Role, Telemetry
+from polcad.model import MAX_GPUS, LeaseState, NodePlacement, Outcome, Placement, Priority, Reading, Role, Telemetry
 from polcad.places import Floats, Places
 from polcad.spec import GuardSpec, NodeSpec, RowSpec
 
@@ -225,7 +225,7 @@ class Fleet:
         """Take one message: how much the node's counted power changed (W), and whether every sensor was believed."""
         last, self._last[slot] = self._last[slot], telemetry
         reading = telemetry.reading
-        if last is None or not _same_gpus(last, telemetry):
+        if last is None or not _same_gpus(last, telemetry) or self._outgrown(slot, reading):
             self._settle(slot, telemetry, last)
             last = None
         self._take_setpoints(slot, telemetry, last)
@@ -249,14 +249,19 @@ class Fleet:
             if last is not None and not last.reading.gpus.uuid:
                 self.host_w[slot] = spec.host_w
         else:  # a meter of the whole server: one place stands for it
-            gpus_max_w = spec.gpus * spec.gpu_max_w
-            server_w = gpus_max_w + spec.host_w if spec.host_w else _SERVER_PER_GPUS * gpus_max_w
-            self._fit(slot, (server_w or telemetry.reading.host_power_w or 0.0,))
+            most_w = max(float(self.max_w[slot, 0]), telemetry.reading.host_power_w or 0.0)
+            self._fit(slot, (_server_w(spec) or most_w,))
             self.host_w[slot] = 0.0
         self._expected[slot] = True
         patience_s = min(_PERIODS_TO_STALE * telemetry.period_s, _LONGEST_STALE_S)
         self._stale_after_s[slot] = max(self._guard.stale_after_s, patience_s)
         self._classify(slot)
+
+    def _outgrown(self, slot: int, reading: Reading) -> bool:
+        """Whether the meter of a server whose nameplate nobody knows shows more than it ever did."""
+        if reading.gpus.uuid:
+            return False
+        return (reading.host_power_w or 0.0) > self.max_w[slot, 0] and not _server_w(self.specs[slot])
 
     def _note_lost(self, slot: int, telemetry: Telemetry, last: Telemetry | None) -> None:
         """Go on counting GPUs that one run of an agent names no more."""
@@ -267,6 +272,8 @@ class Fleet:
             lost.update(zip(last.reading.gpus.uuid, self.gpu_w[slot].tolist(), strict=False))
             for uuid in uuids:
                 lost.pop(uuid, None)
+            for uuid in list(lost)[:-MAX_GPUS]:  # more than a node can have: it makes them up
+                del lost[uuid]
         self.lost_w[slot] = sum(lost.values())
 
     def _take_host(self, slot: int, server_w: float, gpus_w: float) -> None:
@@ -347,6 +354,12 @@ class Fleet:
         capped_w = np.nan_to_num(cap_frac, nan=1.0) * max_w
         bound: Floats = np.minimum(np.minimum(locked_w, capped_w), self.limit_w[nodes])
         return bound
+
+
+def _server_w(spec: NodeSpec) -> float:
+    """The most that a whole server may draw, as far as the inventory tells; 0 where it does not."""
+    gpus_max_w = spec.gpus * spec.gpu_max_w
+    return gpus_max_w + spec.host_w if spec.host_w else _SERVER_PER_GPUS * gpus_max_w
 
 
 def _same_gpus(one: Telemetry, other: Telemetry) -> bool:

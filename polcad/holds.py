@@ -13,6 +13,8 @@ from dataclasses import replace
 from polcad.model import Event, EventKind, Rule, Setpoint, Why
 from polcad.ports import Held
 
+MAX_HOLDS = 128  # a plan with more rules than a message takes would be refused by every node
+
 
 class Holds:
     """The holds on one row."""
@@ -24,12 +26,16 @@ class Holds:
         """Take, replace or release a hold; one that is repeated, as a retained message is, changes nothing."""
         if any(replace(event, t=hold.t) == hold for hold in self._holds):
             return []
+        binds = event.setpoint is not None and event.until_t > event.t
+        if binds and len(self._holds) >= MAX_HOLDS and not any(_supersedes(event, hold) for hold in self._holds):
+            detail = f"hold {event.name} is refused: {MAX_HOLDS} holds bind already; release some first"
+            return [Event(event.t, EventKind.HOLD_END, event.scope, detail)]
         self._holds = [
             replace(hold, until_t=min(hold.until_t, event.t)) if hold.name == event.name else hold
             for hold in self._holds
             if not _supersedes(event, hold)
         ]
-        if event.setpoint is None or event.until_t <= event.t:
+        if not binds:
             return []
         self._holds.append(event)
         return [_told(EventKind.HOLD, event, event.t)]

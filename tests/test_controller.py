@@ -6,8 +6,10 @@ import pytest
 
 from polcad.controller import Controller
 from polcad.errors import OutrankedError
+from polcad.holds import MAX_HOLDS
 from polcad.model import (
     FREE,
+    MAX_GPUS,
     Event,
     EventKind,
     LeaseState,
@@ -18,6 +20,7 @@ from polcad.model import (
     Plan,
     Priority,
     Role,
+    Rule,
     Setpoint,
     Telemetry,
     Why,
@@ -25,6 +28,7 @@ from polcad.model import (
 from polcad.ports import Heard, Held, Placed, Rival, Tick
 from polcad.spec import BRAKE, FAIL_SAFE, GuardSpec, NodeSpec, RackSpec, RowSpec
 from polcad.testing import LoopRow, telemetry
+from polcad.wire import Address, decode, encode
 from tests.row_play import GUARD, HIGH_T2, LOW_T1, LOW_T2, T0, Play, controller_of, events, plans, row_spec
 
 NODES = ("n0", "n1", "n2", "n3")  # n0, n2 low; n1, n3 high
@@ -417,6 +421,14 @@ def test_a_gpu_that_vanishes_goes_on_counting_and_is_the_same_under_another_inde
     assert power_w(controller) == pytest.approx(before_w - 90.0)
 
 
+def test_a_node_that_makes_up_gpus_counts_no_more_of_them_than_it_can_have() -> None:
+    controller = started()
+    for seq in range(2, 302):
+        controller.on(Heard(T0, telemetry("n0", 300.0, uuids=(f"a{seq}", f"b{seq}"), gpus=2, seq=seq, setpoint=FREE)))
+    controller.on(Tick(T0))
+    assert power_w(controller) == pytest.approx((4 * 2 + MAX_GPUS) * 300.0)
+
+
 def test_a_placement_by_uuid_follows_the_gpu_to_its_new_index() -> None:
     controller = started()
     high = NodePlacement("n0", Placement(Priority.LOW), {"GPU-n0-0": Placement(Priority.HIGH)})
@@ -567,6 +579,24 @@ def test_a_hold_that_is_renewed_while_it_cannot_be_let_go_is_one_rule_and_a_mild
     play.on(Held(play.t, "work", "row", Setpoint(0.9), play.t + 10))
     play.run(5)
     assert play.held("n1") == Setpoint(0.5)
+
+
+@pytest.mark.parametrize("same", ["name", "scope"])
+def test_more_holds_than_a_plan_carries_are_refused_and_none_that_binds_is_let_go(same: str) -> None:
+    controller = started()
+    first = Held(T0, "first", "row", Setpoint(0.5), T0 + 900.0)
+    controller.on(first)
+    for second in range(1, 6):  # all nodes fall silent: nothing is let go
+        controller.on(Tick(T0 + second))
+    for number in range(3 * MAX_HOLDS):
+        name, scope = (f"h{number}", "row") if same == "scope" else ("h", f"gpu/{number}")
+        told = events(controller.on(Held(T0 + 5.0, name, scope, Setpoint(0.9), T0 + 900.0)))
+    assert [event.detail for event in told] == [f"hold {name} is refused: 128 holds bind already; release some first"]
+    plan = plans(controller.on(Tick(T0 + 6.0)))[0]
+    assert sum(rule.why is Why.OPERATOR for rule in plan.rules) == MAX_HOLDS
+    assert Rule("row", Setpoint(0.5), Why.OPERATOR) in plan.rules
+    assert decode(encode(Address("site", "row", "plan"), plan))[1] == plan
+    assert controller.on(replace(first, t=T0 + 6.0, setpoint=Setpoint(0.4)))  # a stricter one takes its place
 
 
 def last_plan(play: Play) -> Plan:
@@ -736,6 +766,18 @@ def test_a_server_known_by_its_meter_alone_is_counted_whole() -> None:
     controller.on(Tick(T0))
     assert power_w(controller) == pytest.approx(18_000.0)
     assert controller.counters["sensor_faults"] == 0
+
+
+@pytest.mark.parametrize("first_w", [None, 0.0, 100.0])
+def test_a_meter_whose_server_nobody_knows_counts_all_that_it_shows(first_w: float | None) -> None:
+    controller = controller_of(RowSpec("row", 20_000.0, (), (NodeSpec("m0", gpus=0),)))
+    for seq, shown_w in enumerate((first_w, 3000.0, 9000.0, 8000.0)):
+        controller.on(Heard(T0 + seq, telemetry("m0", (), host_power_w=shown_w, seq=seq)))
+        controller.on(Tick(T0 + seq))
+    assert power_w(controller, T0 + 3) == pytest.approx(8000.0)
+    for second in range(4, 10):
+        controller.on(Tick(T0 + second))
+    assert power_w(controller, T0 + 9) == pytest.approx(9000.0)  # silent now: the most that it showed
 
 
 def test_a_servers_own_part_is_what_its_meter_shows_beyond_its_gpus_and_stays_when_the_meter_fails() -> None:
