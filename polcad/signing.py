@@ -25,7 +25,7 @@ from polcad.wire import Message, decode
 FIELD = "signature"
 _SIGNED = re.compile(rb',"signature":"([A-Za-z0-9+/]{86}==)"\}')
 _LENGTH = len(',"signature":""}') + 88
-_PEM = re.compile(rb"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY-----", re.DOTALL)
+_PEM = re.compile(rb"-----BEGIN PUBLIC KEY-----[^-]+-----END PUBLIC KEY-----")
 
 
 def sign(topic: str, payload: bytes, private_key: bytes) -> bytes:

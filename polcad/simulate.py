@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import gzip
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from math import ceil
+from math import ceil, isfinite
 from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeVar
@@ -150,7 +151,7 @@ def read_trace(path: Path) -> Trace:
     try:
         with opened(path, "rt", encoding="utf-8", newline="") as file:
             rows = list(_trace_rows(path, csv.DictReader(file)))
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError) as error:
         raise ConfigError(f"--trace {path}: cannot be read: {error}") from error
     if not rows:
         raise ConfigError(f"--trace {path}: it has no requests")
@@ -167,9 +168,16 @@ def _trace_rows(path: Path, reader: csv.DictReader[str]) -> Iterator[tuple[float
         raise ConfigError(f"--trace {path}: it lacks the column {missing[0]}; needed are {', '.join(_COLUMNS)}")
     for row in reader:
         try:
-            yield _trace_time(row["TIMESTAMP"]), float(row["ContextTokens"]), float(row["GeneratedTokens"])
+            yield _trace_time(row["TIMESTAMP"] or ""), _tokens(row["ContextTokens"]), _tokens(row["GeneratedTokens"])
         except (TypeError, ValueError) as error:
             raise ConfigError(f"--trace {path}: line {reader.line_num}: {error}") from error
+
+
+def _tokens(text: str) -> float:
+    number = float(text)
+    if not isfinite(number):
+        raise ValueError(f"{text} is no number of tokens")
+    return number
 
 
 def _trace_time(text: str) -> float:

@@ -207,7 +207,7 @@ def read_intensity(path: Path) -> Floats:
             if _COLUMN not in (reader.fieldnames or ()):
                 raise ConfigError(f"--carbon {path}: it lacks the column {_COLUMN}")
             values = [_intensity(path, reader.line_num, row[_COLUMN]) for row in reader]
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
         raise ConfigError(f"--carbon {path}: cannot be read: {error}") from error
     if not values:
         raise ConfigError(f"--carbon {path}: it has no hours")

@@ -121,6 +121,20 @@ def test_one_gpu_without_index_units_in_the_heading_and_joined_logs(bring: Any) 
     assert got.report.set_aside == 0
 
 
+def test_nodes_whose_names_become_alike_stay_apart_and_keep_names_that_the_wire_takes(bring: Any) -> None:
+    long = "a" * 64
+    names = [long, long.upper(), f"{long[:59]}-1", f"{long[:59]}-2", long.title()]
+    got = bring("bmc-csv", f"time,{','.join(f'{name}_watts' for name in names)}\n1767323045,1,2,3,4,5\n")
+    assert len(set(got.topics)) == len(names)
+    assert [one.reading.host_power_w for one in got.telemetry] == [1.0, 2.0, 3.0, 4.0, 5.0]
+
+
+def test_a_dmon_log_of_many_midnights_counts_each(bring: Any) -> None:
+    lines = "00:00:01 0 35\n08:00:00 0 36\n16:00:00 0 37\n" * 2000
+    got = bring("dmon", f"#Time gpu pwr\n{lines}")
+    assert got.arrivals[-1] - got.arrivals[0] == pytest.approx(1999 * 86_400 + 57_599)
+
+
 def test_a_glitch_is_set_aside_by_its_neighbours_and_a_real_fall_is_not(bring: Any) -> None:
     rows = [(9.25, 1005), (1.2, 2130), (9.25, 1005), (300, 1980), (100, 1980), (300, 1980), (20, 1980), (300, 1980)]
     body = "".join(

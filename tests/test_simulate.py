@@ -83,6 +83,8 @@ def test_a_packed_trace_with_a_time_zone_is_read(tmp_path: Path) -> None:
         ("2023-11-16 18:15:46,1,\n", "line 2"),
         ("yesterday,1,1\n", "line 2"),
         ("2023-11-16 18:15:46,-1,1\n", "fewer than 0 tokens"),
+        ("2023-11-16 18:15:46,nan,1\n", "line 2: nan is no number of tokens"),
+        ("2023-11-16 18:15:46,1,1\n2032-11-16 18:15:46,1,1\n", "3288 days, more than a year"),
     ],
 )
 def test_a_trace_that_cannot_be_played_is_refused(tmp_path: Path, text: str, told: str) -> None:

@@ -23,7 +23,7 @@ MAX_BYTES = 16 * 1024 * 1024  # of one file: 20 000 nodes need about 2 MiB
 KeyPath = tuple[str | int, ...]
 _HEADER = re.compile(r"\s*\[(?P<array>\[)?(?P<name>[^\[\]]+)\]")
 _LINE = re.compile(r"at line (\d+)")
-_KEY = re.compile(r"""\s*(?P<name>[\w"'.\- ]+?)\s*=""")
+_KEY = re.compile(r"""\s*+(?P<name>[\w"'.\-]++(?:[ ]++[\w"'.\-]++)*+)\s*+=""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,8 @@ def read_files(path: Path, *, required: bool) -> Iterator[Layer | Problem]:
     """A file and the drop-ins of the folder beside it (``polcad.toml``: ``polcad.d/*.toml``), sorted by name."""
     if required or _present(path):
         yield read_file(path)
-    for drop_in in sorted(path.with_suffix(".d").glob("*.toml")):
+    drop_ins = path.with_suffix(".d").glob("*.toml") if path.name else ()  # a path such as / has none
+    for drop_in in sorted(drop_ins):
         yield read_file(drop_in)
 
 
@@ -150,13 +151,18 @@ def read_environment(environ: Mapping[str, str]) -> Iterator[Layer]:
     Kubernetes makes others, such as POLCAD_WEB_PORT, for a service of that name.
     """
     for name in sorted(environ):
-        path = tuple(name.removeprefix(PREFIX).lower().split("__"))
+        path = tuple(_as_text(name).removeprefix(PREFIX).lower().split("__"))
         if not name.startswith(PREFIX) or len(path) == 1:
             continue
-        value: Any = _parsed(environ[name].encode("utf-8", "replace").decode())
+        value: Any = _parsed(_as_text(environ[name]))
         for part in reversed(path):
             value = {part: value}
-        yield Layer(name, value)
+        yield Layer(_as_text(name), value)
+
+
+def _as_text(found: str) -> str:
+    """What the environment held, with a question mark for what is not UTF-8."""
+    return found.encode("utf-8", "replace").decode()
 
 
 def _present(path: Path) -> bool:

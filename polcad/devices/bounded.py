@@ -46,7 +46,7 @@ def read_bounds(path: Path, owner: int = 0) -> Bounds:
             return convert(tomllib.loads(file.read(_MAX_BYTES).decode()), Bounds)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}: the actuator needs its bounds") from None
-    except (ValueError, msgspec.ValidationError) as error:
+    except (ValueError, RecursionError, msgspec.ValidationError) as error:
         raise ConfigError(f"{path}: {error}") from None
 
 

@@ -17,10 +17,10 @@ from polcad.importers.log import Log, Sample, scale_of
 from polcad.model import PowerKind
 
 _TIME = re.compile(r"timestamp|time|date_?time|date|t", re.IGNORECASE)
-_NODE = re.compile(r"(?!total)(?P<node>.+?)[ _\[(.-]+(?:power[ _]?)?(?P<unit>watts|kw|w)[\])]*", re.IGNORECASE)
+_NODE = re.compile(r"(?!total)(?P<node>.{1,200}?)[ _\[(.-]++(?:power[ _]?)?(?P<unit>watts|kw|w)[\])]*+", re.IGNORECASE)
 _OF_GPUS = re.compile(r"gpu|index|uuid|power\.", re.IGNORECASE)
 _WATTS = re.compile(r"Instantaneous power reading:\s*(\S+)\s*(\S*)")
-_STAMP = re.compile(r"IPMI timestamp:\s+(\S.*?)\s*(?:Sampling period|$)")
+_STAMP = re.compile(r"IPMI timestamp:\s++(\S.{0,60}?)\s*+(?:Sampling period|$)")
 _STAMP_PATTERNS = ("%m/%d/%Y %I:%M:%S %p", "%a %b %d %H:%M:%S %Y")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from math import ceil
 
 from polcad.errors import ConfigError, RecordingError
 from polcad.importers.log import Log, Sample
@@ -82,9 +83,8 @@ class _Times:
         t = self._log.time(line, f"{self._log.options.start[:10]}T{time}")
         if t is None:
             return None
-        while t < self._t - _DAY_S / 2:  # past midnight
-            t += _DAY_S
-        self._t = t
+        past_s = self._t - _DAY_S / 2 - t
+        self._t = t = t + _DAY_S * max(0, ceil(past_s / _DAY_S))  # one day on for each midnight that passed
         return t
 
     def _counted(self, gpu: str) -> float:

@@ -15,7 +15,7 @@ from polcad.errors import RecordingError
 from polcad.importers.log import Log, Sample, scale_of
 from polcad.importers.table import Column, Table
 
-_UNIT = re.compile(r"(?P<name>.+?)[ _\[(]*(?P<unit>watts|mw|kw|w|percent|pct|%|mhz|c)?[\])]*")
+_UNIT = re.compile(r"(?P<name>.{1,200}?)[ _\[(]*+(?P<unit>watts|mw|kw|w|percent|pct|%|mhz|c)?[\])]*+")
 _NAMES = (
     ("t", r"timestamp|time|datetime|date|t"),
     ("gpu", r"(gpu|device)_?(index|id|idx)?|index"),
@@ -55,9 +55,11 @@ def parse(log: Log) -> Iterator[Sample]:
 
 def _table(cells: Sequence[str]) -> Table:
     columns: list[Column] = []
+    known: set[str] = set()
     for cell in cells:
         column = _column(cell.strip().lower())
-        columns.append(column if column.quantity not in {known.quantity for known in columns} else Column(""))
+        columns.append(column if column.quantity not in known else Column(""))
+        known.add(column.quantity)
     return Table(columns)
 
 

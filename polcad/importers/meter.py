@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import fields
+from itertools import chain, count
 
 from polcad.importers.log import Log, Sample
 from polcad.importers.sweep import Sweep
 from polcad.model import Gpus, PowerKind, Reading, Telemetry
 from polcad.wire import Address, Message, encode
 
+_STEM = 59  # characters of a name that leave room for a number below 10 000 in the 64 of `model.Name`
 _GAP_PERIODS = 3  # as many as the guard waits before a node is stale
 _OPTIONAL = tuple(item.name for item in fields(Gpus) if item.default == () and item.name != "fault")
 _NO_POWER = "no power in the log that can be used"
@@ -51,11 +53,15 @@ class Meters:
     def _meter(self, node: str) -> _Meter:
         if node not in self._nodes:
             name = sanitised(node or self._log.options.node or self._log.path.name.split(".", 1)[0])
-            while name in self._names:
-                name = f"{name[:60]}-{len(self._names)}"
-            self._names.add(name)
-            self._nodes[node] = _Meter(name, self._log.options.gpu_max_w)
+            self._nodes[node] = _Meter(self._unlike_others(name), self._log.options.gpu_max_w)
         return self._nodes[node]
+
+    def _unlike_others(self, name: str) -> str:
+        """The name, or one made of it that no other node has."""
+        free = chain([name], (f"{name[:_STEM]}-{number}" for number in count(len(self._names))))
+        found = next(each for each in free if each not in self._names)
+        self._names.add(found)
+        return found
 
     def _message(self, meter: _Meter, first: Sample, samples: dict[str, Sample]) -> Message:
         self._tell_gap(meter, first)

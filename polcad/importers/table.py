@@ -11,6 +11,7 @@ from polcad.model import PowerKind
 
 _INDEX = re.compile(r"(?:gpu[-_ ]?)?(\d{1,4})")
 _MAX_UUID = 96  # of `model.Uuid`
+_MAX_BITS_CHARS = 66  # of 64 bits in binary, with what says so
 
 
 class Column(NamedTuple):
@@ -71,7 +72,8 @@ def _gpu(log: Log, line: int, names: dict[str, str]) -> str | None:
 
 
 def _bits(cell: str) -> int | None:
+    text = cell.strip()
     try:
-        return int(cell.strip(), 0)
+        return int(text, 0) if len(text) <= _MAX_BITS_CHARS else None
     except ValueError:
         return None

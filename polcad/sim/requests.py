@@ -22,6 +22,7 @@ from polcad.sim.profiles import Floats, Hardware, Known
 Ints = NDArray[np.int64]
 
 HOUR_S, WEEK_S = 3600, 604_800
+LONGEST_S = 366 * 24 * HOUR_S  # of a trace
 _WORKDAYS = 5
 _SAMPLES = 4096  # of a workload's lengths, for its mean service time
 
@@ -189,6 +190,11 @@ class Trace:
         back = np.flatnonzero(np.diff(self.arrive_s) < 0)
         if back.size:
             raise ConfigError(f"the trace's times go back at request {int(back[0]) + 2}: sort it by TIMESTAMP")
+        if self.arrive_s[-1] > LONGEST_S:
+            days = self.arrive_s[-1] / (24 * HOUR_S)
+            raise ConfigError(
+                f"the trace spans {days:.0f} days, more than a year: one of its times is wrong, or cut it"
+            )
         if min(self.prompt_tokens.min(), self.output_tokens.min()) < 0:
             raise ConfigError("the trace has requests with fewer than 0 tokens")
 
