@@ -44,15 +44,17 @@ _WINDOW = {int(zstd.DecompressionParameter.window_log_max): MAX_RAW_BYTES.bit_le
 _SEARCH_BYTES = 64 * 1024
 FRAME_OVERHEAD_BYTES = _LENGTHS.size
 
-_Times = list[Annotated[float, msgspec.Meta(ge=0.0, le=1e11)]]
-_Counts = list[Annotated[int, msgspec.Meta(ge=0, le=MAX_RAW_BYTES)]]
-_Flags = list[Annotated[int, msgspec.Meta(ge=0, le=6)]]
+_MESSAGE_BYTES = 48  # that a message takes at least, as a `Block` counts it
+_Column = msgspec.Meta(max_length=MAX_RAW_BYTES // _MESSAGE_BYTES)  # a block of nothing but entries is a bomb
+_Times = Annotated[list[Annotated[float, msgspec.Meta(ge=0.0, le=1e11)]], _Column]
+_Counts = Annotated[list[Annotated[int, msgspec.Meta(ge=0, le=MAX_RAW_BYTES)]], _Column]
+_Flags = Annotated[list[Annotated[int, msgspec.Meta(ge=0, le=6)]], _Column]
 
 
 class Head(msgspec.Struct):
     """The columns of a block: `topic` is an index into `topics`, `flags` is qos + 4 * retain, `size` in bytes."""
 
-    topics: list[str]
+    topics: Annotated[list[str], _Column]
     t: _Times
     topic: _Counts
     flags: _Flags
@@ -112,7 +114,7 @@ class Block:
         self._head.flags.append(message.qos + 4 * message.retain)
         self._head.size.append(len(message.payload))
         self._payloads.append(message.payload)
-        self.raw_bytes += len(message.payload) + 48  # at most, with its entries in the head
+        self.raw_bytes += len(message.payload) + _MESSAGE_BYTES  # at most, with its entries in the head
 
     def frame(self) -> bytes:
         """The frame that holds all of them."""
@@ -131,7 +133,7 @@ def unpack(block: bytes, lengths: Lengths) -> list[tuple[float, Message]] | None
         raw = zstd.ZstdDecompressor(options=_WINDOW).decompress(block, max_length=lengths.raw_bytes + 1)
         head_bytes = _SIZE.unpack_from(raw)[0] + _SIZE.size
         head = _decode_head(raw[_SIZE.size : head_bytes])
-    except (zstd.ZstdError, struct.error, msgspec.DecodeError, UnicodeDecodeError):
+    except (zstd.ZstdError, struct.error, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     same_length = len({len(head.t), len(head.topic), len(head.flags), len(head.size)}) == 1
     if not same_length or not len(raw) == lengths.raw_bytes == head_bytes + sum(head.size):

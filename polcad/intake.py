@@ -19,6 +19,7 @@ _PUBLISH, _PUBLISH_RETAINED = 0x30, 0x31  # the first byte of a publish at QoS 0
 _MAX_FRAME_BYTES = MAX_PAYLOAD_BYTES + 2 * 65535  # with its topic and, in MQTT 5, its properties
 _MAX_LENGTH_BYTES = 4
 _MAX_TOPICS = 100_000
+_MAX_TOPIC_BYTES = 512  # of one that is remembered: ours have at most 320
 
 
 class Receiver(Protocol):
@@ -86,9 +87,11 @@ class Intake:
         self._receiver.put(Message(topic, data[at:end], 0, retain))
 
     def _remember(self, raw: bytes) -> str:
-        if len(self._topics) >= _MAX_TOPICS:  # a flood of made-up names must not grow it for ever
-            self._topics.clear()
-        topic = self._topics[raw] = raw.decode("utf-8", "replace")
+        topic = raw.decode("utf-8", "replace")
+        if len(raw) <= _MAX_TOPIC_BYTES:
+            if len(self._topics) >= _MAX_TOPICS:  # a flood of made-up names must not grow it for ever
+                self._topics.clear()
+            self._topics[raw] = topic
         return topic
 
 

@@ -92,6 +92,16 @@ def test_a_publish_too_large_is_counted_and_never_held() -> None:
     assert (heard.oversized, heard.messages) == (1, [small])
 
 
+def test_a_flood_of_long_topics_is_handed_on_and_not_remembered() -> None:
+    heard = Heard()
+    intake = Intake(heard, mqtt5=False)
+    wanted = [Message(f"{number}" + "a" * 5000, b"x") for number in range(50)]
+    for message in wanted:
+        intake.feed(publish(message))
+    assert heard.messages == wanted
+    assert not intake._topics
+
+
 def test_the_largest_payload_that_is_believed_passes() -> None:
     heard = Heard()
     whole = Message("a" * 100, bytes(MAX_PAYLOAD_BYTES))

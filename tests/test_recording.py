@@ -160,6 +160,16 @@ def test_a_block_that_contradicts_itself_is_refused(head: bytes) -> None:
     assert unpack(block, Lengths(len(block), len(raw), _crc(block))) is None
 
 
+def test_a_block_of_nothing_but_empty_messages_is_refused() -> None:
+    """A small file would otherwise unpack to half a million objects a block."""
+    zeros = b",".join([b"0"] * 500_000)
+    head = b'{"topics":["a"],"t":[%s],"topic":[%s],"flags":[%s],"size":[%s]}' % (zeros, zeros, zeros, zeros)
+    raw = len(head).to_bytes(4, "little") + head
+    block = zstd.compress(raw)
+    assert len(block) < 10_000
+    assert unpack(block, Lengths(len(block), len(raw), _crc(block))) is None
+
+
 def test_an_existing_file_is_never_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "a.rec"
     path.write_text("precious")
