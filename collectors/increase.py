@@ -1,8 +1,8 @@
 """What counters and histograms grew by between two scrapes, and what that tells: rates, quantiles, means.
 
 A counter that fell means that its process was started anew: nothing is known then of the time between. A series that
-came since began at zero; one that went, or is not finite, takes its whole metric along. Quantiles run straight within
-a bucket, as PromQL's histogram_quantile does; beyond the last finite bucket they are not known.
+came since began at zero; one that went, fell or is not finite takes its whole metric along. Quantiles run straight
+within a bucket, as PromQL's histogram_quantile does; beyond the last finite bucket they are not known.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ class Increase:
         before, now = self._before.get(name, {}), self._now.get(name)
         if now is None or not before.keys() <= now.keys():
             return None
-        return {labels: value - before.get(labels, 0.0) for labels, value in now.items()}
+        grown = {labels: value - before.get(labels, 0.0) for labels, value in now.items()}
+        return None if any(value < 0.0 for value in grown.values()) else grown
 
 
 def quantile(buckets: Buckets, q: float) -> float | None:

@@ -40,6 +40,7 @@ _GROWING = (
 )
 _STARTED = "process_start_time_seconds"
 _LEAST_S = 0.05  # between two readings that are to make a rate
+_MOST_COUNT, _MOST_PER_S, _MOST_TOKENS, _MOST_S = 2.0**53, 1e9, 1e9, 1e11  # of `PoolLoad`: beyond is not believed
 _NEARLY = 0.98  # a reading that came a little early is still a window ago
 _KNOWN = {"pool", "instance", "tensor_parallel", "url", "deadline_s", "window_s", "model"}
 
@@ -158,13 +159,13 @@ def _over(load: PoolLoad, increase: Increase, first: _Look, now: _Look) -> PoolL
     return replace(
         load,
         over_s=over_s,
-        requests_per_s=None if came is None else max(0.0, came) / over_s,
+        requests_per_s=None if came is None else _within(max(0.0, came) / over_s, _MOST_PER_S),
         prompt_tokens_per_s=_rate(increase, PROMPT_TOKENS, over_s),
         output_tokens_per_s=_rate(increase, OUTPUT_TOKENS, over_s),
-        ttft_p50_s=increase.quantile(TTFT, 0.5),
-        ttft_p99_s=increase.quantile(TTFT, 0.99),
-        tbt_p50_s=increase.quantile(tbt, 0.5),
-        tbt_p99_s=increase.quantile(tbt, 0.99),
+        ttft_p50_s=_within(increase.quantile(TTFT, 0.5), _MOST_S),
+        ttft_p99_s=_within(increase.quantile(TTFT, 0.99), _MOST_S),
+        tbt_p50_s=_within(increase.quantile(tbt, 0.5), _MOST_S),
+        tbt_p99_s=_within(increase.quantile(tbt, 0.99), _MOST_S),
         prompt=_lengths(increase, PROMPT_LENGTH),
         output=_lengths(increase, OUTPUT_LENGTH),
     )
@@ -172,14 +173,18 @@ def _over(load: PoolLoad, increase: Increase, first: _Look, now: _Look) -> PoolL
 
 def _rate(increase: Increase, name: str, over_s: float) -> float | None:
     total = increase.total(name)
-    return None if total is None else total / over_s
+    return None if total is None else _within(total / over_s, _MOST_PER_S)
+
+
+def _within(value: float | None, most: float) -> float | None:
+    return value if value is not None and value <= most else None
 
 
 def _lengths(increase: Increase, name: str) -> Lengths | None:
-    mean = increase.mean(name)
+    mean = _within(increase.mean(name), _MOST_TOKENS)
     if mean is None:
         return None
-    return Lengths(mean, tuple(increase.quantile(name, q) for q in LENGTH_QUANTILES))
+    return Lengths(mean, tuple(_within(increase.quantile(name, q), _MOST_TOKENS) for q in LENGTH_QUANTILES))
 
 
 def _missing(samples: Samples) -> list[str]:
@@ -218,7 +223,7 @@ def _oldest_t(samples: Samples) -> float | None:
 
 def _sum(samples: Samples, name: str) -> float | None:
     values = [sample.value for sample in samples.get(name, ())]
-    return sum(values) if values and all(0.0 <= value < math.inf for value in values) else None
+    return sum(values) if values and all(0.0 <= value <= _MOST_COUNT / len(values) for value in values) else None
 
 
 def _first_of(names: tuple[str, ...], samples: Mapping[str, list[Sample]]) -> str:

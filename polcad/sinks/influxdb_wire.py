@@ -16,7 +16,7 @@ from polcad.sinks.line import PRECISION
 
 _WRONG = frozenset({400, 413, 422})  # it is the points that are wrong
 _TOO_LARGE = 413
-_DROPPED = re.compile(r"dropped=(\d+)")  # of a write that was partly taken
+_DROPPED = re.compile(r"dropped=([0-9]{1,9})(?![0-9])")  # of a write that was partly taken
 _SHOWN = 200  # characters of an answer
 
 
