@@ -1,0 +1,92 @@
+"""The fuzz targets on their seeds and on what was found by them, and any order of what a row and a node are told.
+
+`make fuzz` (docs/fuzz.md) searches for more; what it finds is added to FOUND, as short as it can be.
+"""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+
+from tests.fuzz.of_node import ORDERS, Orders, follow
+from tests.fuzz.of_row import MOVES, Moves, play
+from tests.fuzz.table import TARGETS
+
+SMI, DMON, WATTAMETER, GPU_CSV, BMC = (bytes([place]) for place in range(5))
+TRACE, PACKED_TRACE, INTENSITY, BOUNDS, BASELINE, PLAN, KEYS = (bytes([place]) for place in range(7))
+N60 = b"a" * 60
+FOUND = {
+    "more bits than a float holds": (
+        "importer",
+        SMI + b"timestamp, power.draw [W], clocks_throttle_reasons.active\n2026/01/02 03:04:05.0, 300, 0x" + b"f" * 400,
+    ),
+    "blanks in an IPMI time": (
+        "importer",
+        BMC + b"Instantaneous power reading: 8 Watts\nIPMI timestamp: x" + b" " * 60_000 + b"y\n",
+    ),
+    "a node's column of underscores": ("importer", BMC + b"time," + b"_" * 60_000 + b"y\n1,2\n"),
+    "a column of brackets": ("importer", GPU_CSV + b"timestamp,power_w," + b"(" * 60_000 + b"y\n1,2,3\n"),
+    "thousands of columns": ("importer", GPU_CSV + b"timestamp,power_w," + b"x," * 30_000 + b"y\n1,2,3\n"),
+    "names that collide however they are told apart": (
+        "importer",
+        BMC + b"time,%s_watts,%s-2_watts,%s_watts\n1767323045,1,1,1\n" % (N60, N60, N60.upper()),
+    ),
+    "a trace packed badly": ("small_files", PACKED_TRACE + b"\x1f\x8b\x08\x00;" + b"\x0f" * 100),
+    "a trace with a line too short": ("small_files", TRACE + b"ContextTokens,GeneratedTokens,TIMESTAMP\n1,2\n"),
+    "a trace with a cell too long": (
+        "small_files",
+        TRACE + b"TIMESTAMP,ContextTokens,GeneratedTokens\n" + b"1" * 200_000,
+    ),
+    "a day of a grid with a cell too long": ("small_files", INTENSITY + b"g_per_kwh\n" + b"1" * 200_000),
+    "bounds nested deeply": ("small_files", BOUNDS + b"x = " + b"[" * 5000),
+    "a baseline nested deeply": ("small_files", BASELINE + b"[" * 100_000),
+    "keys that begin and do not end": ("small_files", KEYS + b"-----BEGIN PUBLIC KEY-----" * 20_000),
+    "a block's head nested deeply": ("recording", b"\2\xff\xff\0\0" + b'{"x":' + b"[" * 65_530),
+    "a setting whose name is not UTF-8": ("configuration", b"\0\0GUARD__TICK_\xb3=2.0\n"),
+    "blanks before an unknown key": ("configuration", b"x = 1\ny = '''\n" + b" " * 3000 + b"\n'''\n\0"),
+    "a counter that fell unseen": (
+        "engine",
+        b"vllm:generation_tokens_total 9\0vllm:num_requests_running 1\0vllm:generation_tokens_total 5\n",
+    ),
+    "gauges whose sum is infinite": (
+        "engine",
+        b'vllm:num_requests_running{a="b"} 1e308\nvllm:num_requests_running{a="c"} 1e308\n',
+    ),
+    "a gauge beyond all counting": ("engine", b"vllm:num_requests_running 1e300\n"),
+    "a line of sixty thousand labels": (
+        "engine",
+        b"vllm:x{%s} 1\n" % b",".join(b'a%d=""' % place for place in range(60_000)),
+    ),
+    "a number of points too long for a number": ("database", b"\x7a\0dropped=" + b"9" * 5000),
+}
+QUICK = [name for name in TARGETS if name not in {"page", "row", "node"}]
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_target_takes_its_own_seeds(name: str) -> None:
+    for seed in TARGETS[name].seeds():
+        TARGETS[name].run(seed)
+
+
+@pytest.mark.integration  # a server on a port
+def test_the_page_takes_its_own_seeds() -> None:
+    for seed in TARGETS["page"].seeds():
+        TARGETS["page"].run(seed)
+
+
+@pytest.mark.parametrize("what", FOUND)
+def test_what_was_found_once_is_mended(what: str) -> None:
+    name, data = FOUND[what]
+    TARGETS[name].run(data)
+
+
+@settings(max_examples=15, deadline=None)
+@given(MOVES)
+def test_whatever_a_controller_is_told_its_words_can_be_carried_out_and_keep_the_row(moves: Moves) -> None:
+    play(moves)
+
+
+@settings(max_examples=15, deadline=None)
+@given(ORDERS)
+def test_whatever_a_node_is_told_its_gpus_keep_within_bounds_and_never_loosen_in_silence(orders: Orders) -> None:
+    follow(orders)
