@@ -162,7 +162,7 @@ class SiteController:
         if self.over or room_w <= _NEAR_FRAC * self._budget_w or not asked_w:
             return {}
         part = min(1.0, room_w / max(total_w, room_w))
-        return {name: grants_w[name] + part * each_w for name, each_w in asked_w.items()}
+        return {name: min(targets_w[name], grants_w[name] + part * each_w) for name, each_w in asked_w.items()}
 
     # --- what is counted --------------------------------------------------------------------------------------------
 
