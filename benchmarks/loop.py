@@ -31,7 +31,7 @@ from polcad.config import SiteSpec
 from polcad.daemon import Daemon
 from polcad.demo import SITE, agents_of
 from polcad.model import Plan, Priority, Setpoint
-from polcad.ports import Heard, Input, Output
+from polcad.ports import Heard, Input
 from polcad.spec import GuardSpec, NodeSpec, RackSpec, RowSpec
 from polcad.testing_brokers import Mosquitto
 from polcad.wire import Address, encode
@@ -72,14 +72,13 @@ class Watched(Daemon):
         self.seconds: list[float] = []
         self._lead_s = 0.0
 
-    def on(self, event: Input) -> list[Output]:
+    def note(self, event: Input) -> None:
         """As the daemon, with the way of the first sample added to the reaction."""
         before = len(self.reactions.seconds)
-        outputs = super().on(event)
+        super().note(event)
         self.seconds += [self._lead_s + each for each in list(self.reactions.seconds)[before:]]
-        if any(isinstance(output, Plan) for output in outputs):
+        if any(isinstance(output, Plan) for output in self._said):
             self._lead_s = event.t - event.telemetry.t if isinstance(event, Heard) else 0.0
-        return outputs
 
 
 async def play(port: int, nodes: int, seconds: float, state_dir: str) -> None:

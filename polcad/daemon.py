@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import time
 import uuid
@@ -47,6 +48,8 @@ from polcad.wire import OF_POOLS, Address, Message, decode, encode, everywhere, 
 _LOG = logging.getLogger(__name__)
 _LIVE_FOR_S = 10.0  # after its last word a daemon counts as gone
 _LONGEST_TURN_S = 5.0  # of the loop, while the broker is gone: the service manager hears that often that it turns
+_FLUSH_S = 0.005  # the longest that a plan keeps the next event waiting: a broker that takes none must not
+_NEW_OBJECTS = 50_000  # between two looks for cycles: a second's messages of a large row come and go without one
 _HEARD_BEFORE_PLACING_S = 1.0  # retained placements of a scheduler come first
 
 
@@ -84,6 +87,8 @@ class Daemon:
         metrics = Metrics(row.name, outlets.window_s, self._clock.told)
         self.telling = Telling(points, metrics, outlets.sinks, self._clock.now, self.hints, contest)
         self._lag_s = 0.0  # of the last tick
+        self._said: list[Output] = []  # by the controller, to the last event
+        self._decide_s = 0.0  # that it took
         self._to = {kind: Address(site.name, row.name, kind) for kind in ("plan", "daemon", "event")}
         self._site = site.name
         self._inventory = {node.name: NodePlacement(node.name, node.placement) for node in row.nodes}
@@ -143,15 +148,19 @@ class Daemon:
         await self.apply(Event(self._clock.now(), EventKind.TAKEOVER, "row", f"{contest.host} leads from now on"))
 
     def on(self, event: Input) -> list[Output]:
-        """Let the controller decide, and watch how long it takes to come true."""
+        """Let the controller decide."""
         start_s = time.perf_counter()
-        outputs = self.controller.on(event)
-        self.reactions.watch(event, outputs, self.controller.loose)
+        self._said = self.controller.on(event)
+        self._decide_s = time.perf_counter() - start_s
+        return self._said
+
+    def note(self, event: Input) -> None:
+        """Watch how long it takes to come true, and tell of it: both once the plan that answers is on its way."""
+        self.reactions.watch(event, self._said, self.controller.loose)
         if isinstance(event, Tick):
-            self._show(event.t, time.perf_counter() - start_s)
+            self._show(event.t)
         elif isinstance(event, Heard):
             self._tell(event)
-        return outputs
 
     def _tell(self, heard: Heard) -> None:
         """Tell a node's message, unless the row's own daemon does, or it is of more made-up nodes than are taken in."""
@@ -165,6 +174,7 @@ class Daemon:
         said = retimed(output, self._clock.told)
         if isinstance(said, Plan):
             self._link.send(self._on_the_wire(said))
+            await self._link.flush(_FLUSH_S)
             return
         if not self._overshadowed(output.t):
             self._link.send(encode(self._to["event"], said))
@@ -216,7 +226,7 @@ class Daemon:
         else:
             self._link.send(forget(address))
 
-    def _show(self, t: float, decide_s: float) -> None:
+    def _show(self, t: float) -> None:
         status, nodes = self.status(), self.controller.nodes()
         said = retimed(status, self._clock.told)
         if self.controller.waits:  # of the row its leader tells
@@ -226,7 +236,7 @@ class Daemon:
             self._link.send(encode(self._to["daemon"], said))
         self.board.put_status(said)
         self.board.put_nodes(said.t, nodes)
-        self.telling.ticked(status, nodes, self.reactions, self._lag_s, decide_s)
+        self.telling.ticked(status, nodes, self.reactions, self._lag_s, self._decide_s)
 
     def _overshadowed(self, t: float) -> bool:
         """Whether another daemon tells of the row: this one waits, or is a shadow, which says its plans alone."""
@@ -261,12 +271,15 @@ class Daemon:
                         return
                     for event in self._understood(batch):
                         yield event
+                        self.note(event)
                     arriving = asyncio.ensure_future(anext(batches, None))
                 now = self._clock.now()
                 if now >= next_t:
                     self._lag_s, next_t = now - next_t, max(next_t + self._guard.tick_s, now)
                     self._place_listed(now)
-                    yield Tick(now)
+                    tick = Tick(now)
+                    yield tick
+                    self.note(tick)
                     self._turn(self._stand)
         finally:
             arriving.cancel()
@@ -390,6 +403,7 @@ async def run(config: Config, *, shadow: bool = False) -> None:
     ConfigError, UnavailableError, OutrankedError; StandDownError instead of it where another start makes a standby.
     """
     row, policy = config.the_row()
+    gc.set_threshold(_NEW_OBJECTS)
     with _foresight(config) as foresight, _opened(config.sinks) as sinks:
         daemon = Daemon(
             config.site,

@@ -110,6 +110,12 @@ class Link:
         """Queue a message and return at once; what cannot be sent in time follows the rule of `polcad.backlog`."""
         self._outboxes[message.qos > 0].put(message)
 
+    async def flush(self, within_s: float) -> None:
+        """Return once what needs no acknowledgement is handed to the kernel, or the time is over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._outboxes[0].emptied()
+
     async def publish(self, message: Message) -> None:
         """Send a message and wait until it is written (QoS 0) or acknowledged; UnavailableError when that fails."""
         if self._connection is None:

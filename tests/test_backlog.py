@@ -101,6 +101,28 @@ def test_the_outbox_holds_the_newest_of_each_topic() -> None:
     assert counters.dropped_out == 4  # telemetry of two nodes; a plan overtaken is no loss
 
 
+def test_the_outbox_is_emptied_once_its_sender_is_through_and_not_while_it_still_sends() -> None:
+    async def send() -> list[bool]:
+        box, still = Outbox(Counters(), Limits()), asyncio.Event()
+
+        async def pump() -> None:
+            while True:
+                await box.get()
+                await still.wait()
+
+        box.put(plan(1))
+        sender, flushed = asyncio.create_task(pump()), asyncio.create_task(box.emptied())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        sending = flushed.done()
+        still.set()
+        await asyncio.wait_for(flushed, 1.0)
+        sender.cancel()
+        return [sending, flushed.done()]
+
+    assert asyncio.run(send()) == [False, True]
+
+
 def test_the_outbox_holds_events_in_order_and_bounded() -> None:
     counters = Counters()
     box = Outbox(counters, Limits(events=3))

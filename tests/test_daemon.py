@@ -228,6 +228,7 @@ def test_all_that_is_told_after_the_wall_clock_was_set_is_in_its_time_and_all_th
     said = replace(telemetry("n1", 100.0, gpus=2, max_w=400.0), t=wall_t)
     for event in (Heard(t, said, "r1"), Heard(t, replace(said, node="n2"), "r1"), Tick(t)):
         daemon.on(event)
+        daemon.note(event)
 
     sent = [*iter(daemon._link._outboxes[0].pop, None), *iter(daemon._link._outboxes[1].pop, None)]
     nouns = [decode(message)[1] for message in sent]
@@ -249,7 +250,9 @@ def test_a_flood_of_made_up_names_fills_no_database() -> None:
     sink = Filled()
     daemon = Daemon(SiteSpec(), ROW, GUARD, Polca(), BrokerSpec(), outlets=Outlets({"filled": sink}))
     for number in range(2000):
-        daemon.on(Heard(number / 1000, telemetry(f"made-up-{number}"), "r1"))
+        heard = Heard(number / 1000, telemetry(f"made-up-{number}"), "r1")
+        daemon.on(heard)
+        daemon.note(heard)
     refused = daemon.status().counters["refused_unlisted"]
     assert refused > 0
     assert len(sink.nodes) == 2000 - refused
