@@ -174,10 +174,11 @@ class Follower:
 
     def _wanted(self) -> dict[str, Setpoint]:
         force = self._in_force or InForce()
+        read = zip(force.uuid, force.clock_frac, force.cap_frac, strict=True)
         known = {
-            uuid: Setpoint(clock, cap)
-            for uuid, clock, cap in zip(force.uuid, force.clock_frac, force.cap_frac, strict=True)
-            if clock is not None and cap is not None
+            uuid: None if clock is None or cap is None else Setpoint(clock, cap)
+            for uuid, clock, cap in read
+            if (clock is None) == (cap is None)  # of one that tells one alone, the other is free or was never set
         }
         return self._lease.wanted(self._monotonic(), self._uuids, self._placement, known)
 

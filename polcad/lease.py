@@ -82,19 +82,22 @@ class Lease:
         return Obedience(self._plan.epoch, self._plan.seq, self.state(t), self._refused)
 
     def wanted(
-        self, t: float, uuids: Iterable[str], placement: NodePlacement, in_force: Mapping[str, Setpoint]
+        self, t: float, uuids: Iterable[str], placement: NodePlacement, in_force: Mapping[str, Setpoint | None]
     ) -> dict[str, Setpoint]:
         """What each GPU is to take at monotonic time `t`; a GPU not named is left as it is.
 
-        `in_force` is what was read back: after a restart it is all that is known of what the GPU had.
+        `in_force` is what was read back: after a restart it is all that is known of what the GPU had. In silence, one
+        of which nothing could be read (None) is left until it can: what it has may be stricter than the fail-safe.
         """
         plan = self._plan
         if plan is None:
             return {}
+        silent = t >= self._ends or self._doubted
+        uuids = [uuid for uuid in uuids if not silent or uuid in self._wanted or in_force.get(uuid, FREE) is not None]
         for uuid in uuids:
             asked = plan.setpoint(self._rack, self._node, uuid, placement.of(uuid))
-            if t >= self._ends or self._doubted:
-                asked = asked.strictest(self._wanted.get(uuid) or in_force.get(uuid, FREE))
+            if silent:
+                asked = asked.strictest(self._wanted.get(uuid) or in_force.get(uuid) or FREE)
             if t >= self._ends:
                 asked = self._in_silence(plan, asked)
             self._wanted[uuid] = asked

@@ -44,6 +44,13 @@ def test_a_plan_holds_for_its_lease_and_then_the_fail_safe_does() -> None:
     assert held.remaining_s(103.0) == pytest.approx(2.0)
 
 
+def test_after_a_restart_in_silence_a_gpu_that_cannot_be_read_is_left_until_it_can() -> None:
+    held = lease(remembered=plan(1, rule(LOCK)))
+    assert held.wanted(0.0, ["g", "lost"], LOW, {"g": FREE, "lost": None}) == {"g": FAIL_SAFE}
+    assert held.wanted(1.0, ["lost"], LOW, {"lost": BRAKE}) == {"lost": BRAKE}
+    assert held.wanted(2.0, ["lost"], LOW, {"lost": None}) == {"lost": BRAKE}
+
+
 @pytest.mark.parametrize(
     ("fail", "had", "then"),
     [
