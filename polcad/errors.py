@@ -28,10 +28,6 @@ class PermissionMissingError(DeviceError):
     """The driver refuses a setting for want of privilege: the operator must run the agent with it."""
 
 
-class ActuatorError(PolcadError):
-    """A plan could not be sent: it is counted, and the lease protects the row meanwhile."""
-
-
 class UnavailableError(PolcadError):
     """Something outside that the program cannot do without is absent: a GPU driver, a broker."""
 

@@ -302,7 +302,7 @@ class Actuator(Protocol):
     """Carries what the controller says to where it acts."""
 
     async def apply(self, output: Output) -> None:
-        """Send it; raises ActuatorError when it cannot."""
+        """Send it, or queue it; what never arrives is made up for by the next tick, and by the nodes' leases."""
         ...
 
 

@@ -20,7 +20,7 @@ from polcad import actuator, agent, daemon, load
 from polcad.broker_spec import BrokerSpec, TlsSpec
 from polcad.cli import app, exit_code, look, main, operate
 from polcad.cli.common import configured
-from polcad.errors import ActuatorError, ConfigError, OutrankedError, PermissionMissingError, UnavailableError
+from polcad.errors import ConfigError, DeviceError, OutrankedError, PermissionMissingError, UnavailableError
 from polcad.model import Hint
 from polcad.testing_brokers import Mosquitto, free_port
 from polcad.wire import Address, Message, encode
@@ -128,7 +128,7 @@ def test_wrong_usage_is_exit_code_2(polcad: Callable[..., Ran], words: tuple[str
         (PermissionMissingError("x"), 77),
         (UnavailableError("x"), 69),
         (OutrankedError("x"), 76),
-        (ActuatorError("x"), 1),
+        (DeviceError("x"), 1),
     ],
 )
 def test_an_error_has_the_exit_code_of_who_must_act(error: Exception, code: int) -> None:
