@@ -83,7 +83,8 @@ class Controller:
         self._started_s = 0.0  # of waking time
         self._planned_t = float("-inf")  # when the last plan went out
         self._acknowledged = False  # some node follows this epoch
-        self._strays: dict[str, int] = {}  # nodes that say they follow a newer epoch
+        self._voters = {node.name for node in row.nodes}  # who may say that another daemon has the row; none: all
+        self._strays: dict[str, int] = {}  # those that say they follow a newer epoch
         self._waits = False  # another daemon has the row
 
     @property
@@ -95,6 +96,11 @@ class Controller:
     def seq(self) -> int:
         """How many plans went out."""
         return self._seq
+
+    @property
+    def budget_w(self) -> float:
+        """The row's budget in force: its own, or what the site level allows."""
+        return self._domains.row.budget_w
 
     def wait(self) -> None:
         """Hear all and say nothing, until `lead`; to be called before the first event."""
@@ -172,7 +178,7 @@ class Controller:
         return out
 
     def _compare_epochs(self, event: Heard, epoch: int) -> list[Output]:
-        """Learn whom a node follows. One node's word ends no daemon: only that of more than half the row does."""
+        """Learn whom a node follows. One node's word ends no daemon: only that of more than half of the listed."""
         node = event.telemetry.node
         if self._waits:
             self._outrank(epoch, event.t)
@@ -186,9 +192,12 @@ class Controller:
         elif not self._acknowledged:
             self._epoch = epoch + 1
             return []
+        voters = self._voters or self._fleet.slots.keys()
+        if node not in voters:  # names can be made up
+            return []
         told_before = self._strays.get(node) == epoch
         self._strays[node] = epoch
-        if 2 * sum(not self._is_absurd(each, event.t) for each in self._strays.values()) > len(self._fleet.specs):
+        if 2 * sum(not self._is_absurd(each, event.t) for each in self._strays.values()) > len(voters):
             raise OutrankedError(f"row {self._row.name}: epoch {epoch} has it, this daemon is {self._epoch}")
         self.counters["strays"] += not told_before
         return [] if told_before else [Event(event.t, EventKind.STRAYED, f"node/{node}", _STRAYED.format(epoch=epoch))]

@@ -647,6 +647,18 @@ def test_an_older_daemon_yields_once_nodes_follow_a_newer_one() -> None:
         controller.on(Heard(T0, follow("n1", EPOCH + 5, 1)))
 
 
+def test_nodes_that_nobody_listed_end_no_daemon_however_many() -> None:
+    controller = controller_of(row_spec(), epoch=EPOCH)
+    controller.on(Heard(T0, follow("n0", EPOCH, 1)))
+    said = [
+        out
+        for name in range(100)
+        for seq in (1, 2)
+        for out in controller.on(Heard(T0, follow(f"x{name}", EPOCH + 5, seq)))
+    ]
+    assert events(said, EventKind.STRAYED) == []
+
+
 def test_a_newcomer_with_a_slow_clock_raises_its_epoch_above_what_nodes_follow() -> None:
     controller = controller_of(row_spec(), epoch=EPOCH)
     controller.on(Heard(T0, follow("n0", EPOCH + 3_600_000_000, 1)))
