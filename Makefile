@@ -21,6 +21,10 @@ test: setup packages ## the quick unit run, then the integration run
 test-all: test     ## that, and what takes minutes: the package on a booted Debian
 	$(BIN)/python -m pytest -m slow
 
+test-brokers: setup packages ## the tests of whole rows on a NATS cluster, then over a Mosquitto bridge
+	$(BIN)/python -m pytest -m integration --broker nats
+	$(BIN)/python -m pytest -m integration --broker bridge
+
 deb: setup         ## build the Debian package, dist/polcad_*.deb
 	@sh scripts/deb
 
@@ -46,4 +50,4 @@ clean:             ## remove what the other targets made
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup packages demo test test-all deb check bench chaos generate lock clean
+.PHONY: help setup packages demo test test-all test-brokers deb check bench chaos generate lock clean

@@ -1,4 +1,4 @@
-"""A real Mosquitto for tests and benchmarks, on a free port of 127.0.0.1, gone when the block ends.
+"""A real Mosquitto for tests and benchmarks, or two with a bridge, on free ports of 127.0.0.1, gone with the block.
 
 `polcad.testing_nats` has the other broker.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import signal
 import socket
@@ -17,25 +18,53 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from polcad.broker_spec import BrokerSpec
+
 START_S = 20.0  # on a busy machine
+_TOLD = 4000  # characters of a log that an error shows
 _PATH = "/usr/sbin:/usr/local/sbin:/usr/bin:/bin"
 
 
-class Server(ABC):
-    """One process of a server, which may be started and ended again and again."""
-
-    def __init__(self, log: Path) -> None:
-        self.log = log
-        self._process: subprocess.Popen[bytes] | None = None
+class Broker(ABC):
+    """What a row's programs speak through: a broker, a cluster, or two with a bridge; it ends with the block."""
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    @property
+    @abstractmethod
+    def port(self) -> int:
+        """The port for who takes one address only: of a cluster, a node's; of two with a bridge, the upper one's."""
+
+    @abstractmethod
+    def spec(self, name: str) -> BrokerSpec:
+        """How the program of that name reaches it."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start it and wait until it serves; RuntimeError when it does not."""
+
+    @abstractmethod
+    def stop(self, signal_number: int = signal.SIGTERM) -> None:
+        """End it; what it had in memory is gone."""
+
+
+class Server(Broker):
+    """One process of a server, which may be started and ended again and again."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self._process: subprocess.Popen[bytes] | None = None
 
     @abstractmethod
     def command(self) -> Sequence[str | Path]:
@@ -61,8 +90,8 @@ class Server(ABC):
         while not self.ready():
             if self._process is None or self._process.poll() is not None or time.monotonic() > deadline_s:
                 self.stop()
-                raise RuntimeError(f"{self.command()[0]} did not start: {self.log.read_text()}")
-            time.sleep(0.01)
+                raise RuntimeError(f"{self.command()[0]} did not start: {self.log.read_text()[-_TOLD:]}")
+            time.sleep(0.02)
 
     def stop(self, signal_number: int = signal.SIGTERM) -> None:
         """End it; what it had in memory is gone."""
@@ -71,6 +100,13 @@ class Server(ABC):
             self._process.send_signal(signal.SIGCONT)  # one that is paused would not hear it
             self._process.wait(timeout=10.0)
             self._process = None
+
+    @property
+    def pid(self) -> int:
+        """The process; RuntimeError when it does not run."""
+        if self._process is None:
+            raise RuntimeError(f"{self.command()[0]} does not run")
+        return self._process.pid
 
     def reload(self) -> None:
         """Let it read its configuration, access list and certificates again."""
@@ -96,13 +132,18 @@ class Mosquitto(Server):
     """
 
     def __init__(self, folder: Path, conf: Sequence[str] = ()) -> None:
-        self.port = free_port()
-        self._conf = folder / f"mosquitto-{self.port}.conf"
+        self._port = free_port()
+        self._conf = folder / f"mosquitto-{self._port}.conf"
         super().__init__(self._conf.with_suffix(".log"))
         lines = [line.format(port=self.port) for line in conf]
         if not any(line.startswith("listener ") for line in lines):
             lines += [f"listener {self.port} 127.0.0.1", "allow_anonymous true", "set_tcp_nodelay true"]
         self._conf.write_text("\n".join([*lines, ""]))
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._port
 
     def command(self) -> Sequence[str | Path]:
         """Mosquitto with its configuration."""
@@ -111,6 +152,41 @@ class Mosquitto(Server):
     def ready(self) -> bool:
         """Whether it takes connections."""
         return answers(self.port)
+
+    def spec(self, name: str) -> BrokerSpec:
+        """The same for all."""
+        del name
+        return BrokerSpec(port=self.port)
+
+
+class BridgedMosquittos(Broker):
+    """Two Mosquittos: the nodes' own, which keeps a bridge to the one of the daemon and of people.
+
+    `conf` are lines of the lower one's configuration, in which ``{upper}`` stands for the upper one's port.
+    """
+
+    def __init__(self, folder: Path, conf: Sequence[str]) -> None:
+        self.upper = Mosquitto(folder)
+        self.lower = Mosquitto(folder, [line.replace("{upper}", str(self.upper.port)) for line in conf])
+
+    @property
+    def port(self) -> int:
+        """The upper one's."""
+        return self.upper.port
+
+    def start(self) -> None:
+        """Start both."""
+        self.upper.start()
+        self.lower.start()
+
+    def stop(self, signal_number: int = signal.SIGTERM) -> None:
+        """End both."""
+        self.lower.stop(signal_number)
+        self.upper.stop(signal_number)
+
+    def spec(self, name: str) -> BrokerSpec:
+        """The nodes' (n1, n2 …) is the lower one, and all others' the upper one."""
+        return (self.lower if re.fullmatch(r"n\d+", name) else self.upper).spec(name)
 
 
 StartMosquitto = Callable[..., Mosquitto]  # the lines of a configuration in, a running broker out

@@ -9,8 +9,28 @@ from pathlib import Path
 import pynvml
 import pytest
 
-from polcad.testing_brokers import Mosquitto, StartMosquitto
+from polcad.testing_brokers import Broker, Mosquitto, StartMosquitto
+from tests.brokers import Kind, broker_of
 from tests.fake_nvml.control import FakeNode, FakeNvml, build
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--broker nats` or `bridge`: run the tests that any broker must pass on that one, and no others."""
+    parser.addoption("--broker", type=Kind, choices=list(Kind), default=Kind.MOSQUITTO)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests that speak of Mosquitto, or of no broker, when another broker is asked for."""
+    kind = config.getoption("broker")
+    if kind is Kind.MOSQUITTO:
+        return
+    wanted = [item for item in items if "any_broker" in getattr(item, "fixturenames", ()) and _serves(kind, item)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in wanted])
+    items[:] = wanted
+
+
+def _serves(kind: Kind, item: pytest.Item) -> bool:
+    return kind is not Kind.BRIDGE or item.get_closest_marker("unbridged") is None
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -24,6 +44,13 @@ def mosquitto(tmp_path: Path) -> Iterator[StartMosquitto]:
     """Starts a real Mosquitto with the given lines of configuration; ``{port}`` in them is a free port."""
     with ExitStack() as stack:
         yield lambda *lines: stack.enter_context(Mosquitto(tmp_path, lines))
+
+
+@pytest.fixture
+def any_broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
+    """The broker that this run is for, of a row whose site is "site" and whose name is "row"."""
+    with broker_of(request.config.getoption("broker"), tmp_path) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

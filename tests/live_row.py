@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from types import TracebackType
@@ -22,7 +22,7 @@ from polcad.broker_spec import BrokerSpec, TlsSpec
 from polcad.errors import WireError
 from polcad.model import Event, EventKind, RowStatus, Telemetry
 from polcad.mqtt import Link, Presence
-from polcad.testing_brokers import Mosquitto
+from polcad.testing_brokers import Broker
 from polcad.wire import KINDS, Message, decode, everywhere
 from tests.fake_nvml.control import FakeGpu, FakeNode, FakeNvml
 from tests.waiting import until
@@ -47,11 +47,11 @@ GUARD = {
 class Wiretap:
     """Hears all of a row's topics, in a thread of its own; `heard` grows by monotonic arrival time."""
 
-    def __init__(self, port: int, site: str = "site", row: str = "row", tls: TlsSpec | None = None) -> None:
+    def __init__(self, at: int | BrokerSpec, site: str = "site", row: str = "row", tls: TlsSpec | None = None) -> None:
         self.heard: list[Received] = []
         topics = tuple(everywhere(site, row, kind) for kind in KINDS)
         presence = Presence(client_id=f"tap-{time.time_ns():x}", subscriptions=topics)
-        spec = BrokerSpec(port=port, tls=tls, retry_max_s=0.2)
+        spec = replace(BrokerSpec(port=at) if isinstance(at, int) else at, tls=tls, retry_max_s=0.2)
         self._link = Link(spec, presence, time.monotonic, Random())  # noqa: S311  # spreads retries
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._listen(),), name="wiretap")
@@ -192,7 +192,7 @@ class LiveRow:
     """Three nodes of two GPUs, 2360 W for 2400: full load is over the budget. n1 is of high priority."""
 
     folder: Path
-    broker: Mosquitto
+    broker: Broker
     make_node: Callable[..., FakeNvml]
     priorities: Mapping[str, str] = field(default_factory=lambda: {"n1": "high", "n2": "low", "n3": "low"})
     gpus: int = 2
@@ -206,8 +206,16 @@ class LiveRow:
         self.boards: dict[str, FakeNode] = {name: node.control for name, node in self._nodes.items()}
         self.load(0.2)
         self.write_config()
-        self.tap = self.stack.enter_context(Wiretap(self.broker.port, tls=self.tap_tls))
+        self.tap = self.stack.enter_context(Wiretap(self.broker.spec("tap"), tls=self.tap_tls))
         return self
+
+    def link(self, name: str) -> str:
+        """What a program's configuration says of the broker, as TOML."""
+        spec = self.broker.spec(name)
+        return (
+            f'[site]\nname = "site"\n[web]\nport = 0\n[broker]\nport = {spec.port}\n'
+            f"more_hosts = {list(spec.more_hosts)}\nretry_max_s = 0.2\n{self.security(name)}"
+        )
 
     def security(self, name: str) -> str:
         """What a program's configuration says of certificates and signatures, as TOML."""
@@ -222,17 +230,16 @@ class LiveRow:
     def write_config(self, **guard: Any) -> None:
         """One file for the daemon, one a node, `guard` over this file's."""
         guarding = "".join(f"{key} = {value}\n" for key, value in {**GUARD, **guard}.items())
-        link = f'[site]\nname = "site"\n[broker]\nport = {self.broker.port}\nretry_max_s = 0.2\n[web]\nport = 0\n'
         nodes = "".join(
             f'[[node]]\nname = "{name}"\nrack = "r1"\ngpus = {self.gpus}\ngpu_max_w = 400.0\npriority = "{priority}"\n'
             for name, priority in self.priorities.items()
         )
         row = f'[row]\nname = "row"\nbudget_w = {self.budget_w}\n[[rack]]\nname = "r1"\n'
-        (self.folder / "daemon.toml").write_text(f"{link}{self.security('daemon')}[guard]\n{guarding}{row}{nodes}")
+        (self.folder / "daemon.toml").write_text(f"{self.link('daemon')}[guard]\n{guarding}{row}{nodes}")
         for name in self.priorities:
             state = self.folder / f"state-{name}"
             (self.folder / f"{name}.toml").write_text(
-                f"{link}{self.security(name)}"
+                f"{self.link(name)}"
                 f'[agent]\nrow = "row"\nrack = "r1"\nnode = "{name}"\nperiod_s = {PERIOD_S}\n'
                 f'gpu_deadline_s = 0.1\nstate_dir = "{state}"\n'
             )

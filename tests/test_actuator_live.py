@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from polcad.model import Hold, LeaseState, Outcome, Setpoint, Telemetry
-from polcad.testing_brokers import StartMosquitto
+from polcad.testing_brokers import Broker
 from polcad.wire import Address, encode
 from tests.fake_nvml.control import FakeNvml
 from tests.live_row import FAIL_SAFE, FREE_MHZ, LEASE_S, LOW_T1, POLCAD, SLACK_S, LiveRow, Program, Watch, clock_mhz
@@ -68,11 +68,11 @@ class SplitRow(LiveRow):
 
 @pytest.fixture
 def row(
-    tmp_path: Path, mosquitto: StartMosquitto, fake_nvml_nodes: Callable[..., FakeNvml]
+    tmp_path: Path, any_broker: Broker, fake_nvml_nodes: Callable[..., FakeNvml]
 ) -> Iterator[tuple[SplitRow, Program, dict[str, Program], Program]]:
     """The row at T1, with its actuator, agents and daemon."""
     assert os.getuid() == 0, "run this as root: the bounds of an actuator must belong to root"
-    with SplitRow(tmp_path, mosquitto(), fake_nvml_nodes) as live:
+    with SplitRow(tmp_path, any_broker, fake_nvml_nodes) as live:
         actuator = live.actuator()
         agents, daemon = live.start_all()
         live.load(0.8)

@@ -19,7 +19,7 @@ from polcad.model import (
     RowStatus,
 )
 from polcad.testing import telemetry
-from polcad.testing_brokers import Mosquitto, StartMosquitto
+from polcad.testing_brokers import Broker, Mosquitto
 from polcad.wire import Address, Message, encode
 from tests.fake_nvml.control import FakeNvml
 from tests.live_row import FREE_MHZ, LOW_T1, LiveRow, Watch, boards_in
@@ -233,8 +233,8 @@ class Played:
 
 
 @pytest.fixture
-def played(tmp_path: Path, mosquitto: StartMosquitto, fake_nvml_nodes: Callable[..., FakeNvml]) -> Iterator[Played]:
-    with LiveRow(tmp_path, mosquitto(), fake_nvml_nodes) as row:
+def played(tmp_path: Path, any_broker: Broker, fake_nvml_nodes: Callable[..., FakeNvml]) -> Iterator[Played]:
+    with LiveRow(tmp_path, any_broker, fake_nvml_nodes) as row:
         row.write_config(stale_after_s=8.0, dwell_s=0.2)
         row.daemon()
         row.until_status(lambda status: status.online)
@@ -295,7 +295,7 @@ def test_a_sensor_that_cannot_be_right_is_no_headroom(played: Played, power_w: f
 
 
 def test_a_row_starts_over_retained_garbage_and_a_daemon_hours_ahead(
-    tmp_path: Path, mosquitto: StartMosquitto, fake_nvml_nodes: Callable[..., FakeNvml]
+    tmp_path: Path, any_broker: Broker, fake_nvml_nodes: Callable[..., FakeNvml]
 ) -> None:
     ahead = int((time.time() + 3 * 3600) * 1e6)
     planted = [
@@ -307,7 +307,7 @@ def test_a_row_starts_over_retained_garbage_and_a_daemon_hours_ahead(
         replace_retain(encode(PLAN, Plan("row", ahead + 5, 7, 0.0, 60.0, FREE))),
         encode(Address("site", "row", "daemon"), RowStatus("row", online=True, epoch=ahead)),
     ]
-    with LiveRow(tmp_path, mosquitto(), fake_nvml_nodes) as row:
+    with LiveRow(tmp_path, any_broker, fake_nvml_nodes) as row:
         for message in planted:
             row.tap.send(message)
         row.start_all()

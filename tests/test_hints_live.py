@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from polcad.testing_brokers import Mosquitto, free_port
+from polcad.testing_brokers import Broker, free_port
 from tests.fake_engine import Engine, serving
 from tests.live_row import POLCAD
 from tests.waiting import until
@@ -25,7 +25,8 @@ budget_w = 60_000
 [[node]]
 name = "n1"
 [broker]
-port = {broker}
+port = {port}
+more_hosts = {more_hosts}
 [web]
 port = {web}
 [hints]
@@ -49,13 +50,16 @@ def program(*words: str, env: Mapping[str, str] | None = None) -> Iterator[None]
 
 
 @pytest.mark.integration
-def test_what_an_engine_does_becomes_a_hint_that_people_and_prometheus_can_read(tmp_path: Path) -> None:
-    web = free_port()
-    with Mosquitto(tmp_path) as broker, serving(Engine()) as url:
+def test_what_an_engine_does_becomes_a_hint_that_people_and_prometheus_can_read(
+    tmp_path: Path, any_broker: Broker
+) -> None:
+    web, there, of_nodes = free_port(), any_broker.spec("daemon"), any_broker.spec("n1")
+    with serving(Engine()) as url:
         path = tmp_path / "polcad.toml"
-        path.write_text(CONFIG.format(broker=broker.port, web=web))
+        path.write_text(CONFIG.format(port=there.port, more_hosts=list(there.more_hosts), web=web))
         load = {"POOL": "chat", "INSTANCE": "chat-0", "URL": url, "TENSOR_PARALLEL": "8", "PERIOD_S": "0.2"}
         env = {f"POLCAD_LOAD__{name}": value for name, value in load.items()}
+        env["POLCAD_BROKER__PORT"] = str(of_nodes.port)
         asked = [POLCAD, "hints", "-c", str(path), "--json"]
 
         def told() -> dict[str, Any]:

@@ -287,6 +287,7 @@ def refused(broker: Mosquitto, tls: TlsSpec) -> bool:
 class SecuredRow(LiveRow):
     """The live row on a broker that asks for certificates; its daemon signs, and its nodes follow what is signed."""
 
+    broker: Mosquitto
     secured: Secured
 
     def security(self, name: str) -> str:

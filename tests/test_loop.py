@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from polcad.model import EventKind, Hold, LeaseState, Outcome, Setpoint
-from polcad.testing_brokers import StartMosquitto
+from polcad.testing_brokers import Broker
 from polcad.wire import Address, encode, forget
 from tests.fake_nvml.control import NO_PERMISSION, FakeNvml
 from tests.live_row import (
@@ -30,8 +30,8 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def row(tmp_path: Path, mosquitto: StartMosquitto, fake_nvml_nodes: Callable[..., FakeNvml]) -> Iterator[LiveRow]:
-    with LiveRow(tmp_path, mosquitto(), fake_nvml_nodes) as made:
+def row(tmp_path: Path, any_broker: Broker, fake_nvml_nodes: Callable[..., FakeNvml]) -> Iterator[LiveRow]:
+    with LiveRow(tmp_path, any_broker, fake_nvml_nodes) as made:
         yield made
 
 
@@ -160,7 +160,7 @@ def test_a_broker_that_dies_leaves_every_board_fail_safe_and_all_come_back_with_
         row.until_clocks(FREE_MHZ, FREE_MHZ)
         until(lambda: bool(watch.loosened()))
         assert min(step.t for step in watch.loosened()) > back_s
-    with Wiretap(row.broker.port) as late:  # what it kept is gone, and said again
+    with Wiretap(row.broker.spec("late")) as late:  # what it kept is gone, and said again
         until(lambda: {noun.node for noun in late.nouns("placement")} == set(row.boards))
 
 
@@ -188,10 +188,10 @@ def test_a_setpoint_outside_the_boards_range_is_clamped_and_reported(row: LiveRo
 
 
 def test_boards_that_refuse_hang_or_are_lost_are_told_and_the_others_go_on(
-    tmp_path: Path, mosquitto: StartMosquitto, fake_nvml_nodes: Callable[..., FakeNvml]
+    tmp_path: Path, any_broker: Broker, fake_nvml_nodes: Callable[..., FakeNvml]
 ) -> None:
     low = dict.fromkeys(("n1", "n2", "n3"), "low")
-    with LiveRow(tmp_path, mosquitto(), fake_nvml_nodes, low) as row:
+    with LiveRow(tmp_path, any_broker, fake_nvml_nodes, low) as row:
         row.start_all()
         row.boards["n2"].gpus[0].fail_writes(NO_PERMISSION)
         row.boards["n2"].gpus[1].hold_limit(150.0)

@@ -24,7 +24,7 @@ from polcad.broker_spec import BrokerSpec, Protocol, TlsSpec
 from polcad.connection import Connection
 from polcad.errors import ConfigError, UnavailableError
 from polcad.mqtt import Backoff, Link, Presence
-from polcad.testing_brokers import StartMosquitto, free_port
+from polcad.testing_brokers import Broker, StartMosquitto, free_port
 from polcad.wire import Address, Message
 
 ROW = "polcad/v1/site/row"
@@ -223,10 +223,17 @@ def test_a_refused_subscription_is_an_error() -> None:
 
 
 @integration
-@pytest.mark.parametrize("protocol", Protocol)
-def test_messages_of_every_kind_cross_mosquitto(mosquitto: StartMosquitto, protocol: Protocol) -> None:
-    spec = BrokerSpec(port=mosquitto().port, protocol=protocol)
+@pytest.mark.unbridged
+def test_messages_of_every_kind_cross(any_broker: Broker) -> None:
+    _cross(any_broker.spec("x"))
 
+
+@integration
+def test_messages_of_every_kind_cross_mosquitto_by_mqtt_5(mosquitto: StartMosquitto) -> None:
+    _cross(BrokerSpec(port=mosquitto().port, protocol=Protocol.V5))
+
+
+def _cross(spec: BrokerSpec) -> None:
     async def talk() -> None:
         async with ear(spec, TELEMETRY, STATE, PLAN, EVENT) as hearing, make_link(spec, Presence("x")).opened() as link:
             wanted = [telemetry(b"t"), plan(b"p"), state(b"s"), Message(EVENT.topic, b"e", 1)]
@@ -372,11 +379,12 @@ asyncio.run(main())
 
 
 @integration
+@pytest.mark.unbridged
 @pytest.mark.parametrize(("how", "last"), [(signal.SIGKILL, b"lost"), (signal.SIGTERM, b"off")])
 def test_a_killed_client_leaves_its_will_and_a_stopped_one_its_farewell(
-    mosquitto: StartMosquitto, how: signal.Signals, last: bytes
+    any_broker: Broker, how: signal.Signals, last: bytes
 ) -> None:
-    spec = BrokerSpec(port=mosquitto().port)
+    spec = any_broker.spec("n1")
 
     async def watch() -> None:
         async with ear(spec, STATE) as hearing:
@@ -510,8 +518,9 @@ def test_a_payload_of_ten_megabytes_is_counted_and_dropped(mosquitto: StartMosqu
 
 
 @integration
-def test_retained_garbage_is_handed_over_as_what_it_is(mosquitto: StartMosquitto) -> None:
-    spec = BrokerSpec(port=mosquitto().port)
+@pytest.mark.unbridged
+def test_retained_garbage_is_handed_over_as_what_it_is(any_broker: Broker) -> None:
+    spec = any_broker.spec("x")
 
     async def talk() -> None:
         await make_link_and_publish(spec, state(b"\xff{"), telemetry(b"old")._replace(retain=True))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from polcad.testing_brokers import Mosquitto
 from tests.chaos.ear import Ear
 from tests.chaos.proxy import Proxy
 from tests.databases import Influx
@@ -32,6 +33,7 @@ _VERSIONS = Path(__file__).with_name("versions.py")
 class ChaosRow(LiveRow):
     """A live row, as it would be installed. A part is named daemon, broker, recorder, database, n1 or actuator-n1."""
 
+    broker: Mosquitto
     budget_w: float = BUDGET_W
     influx: Influx | None = None
     links: Mapping[str, Proxy] = field(default_factory=dict)  # by part, its way to the broker, where that may be cut
