@@ -203,6 +203,19 @@ def test_an_ignored_lock_is_found_out_and_written_again(bench: Bench) -> None:
     assert gpu.writes[0] == 2
 
 
+def test_an_ignored_lock_is_found_out_though_it_is_changed_all_the_time_and_so_is_its_end(bench: Bench) -> None:
+    bench.node.load(1.0)
+    gpu = bench.node.gpus[0]
+    gpu.ignore_lock()
+    for setpoint in (T1, Setpoint(clock_frac=0.5), T1):  # as a brake and its release do
+        bench.monotonic.t += 0.6
+        in_force = bench.apply(setpoint)
+    assert [outcome is Outcome.OVERRIDDEN for outcome in in_force.outcome[:2]] == [True, False]
+    gpu.well()
+    bench.monotonic.t += 0.1
+    assert bench.apply(T1).outcome[0] is Outcome.OK
+
+
 def test_a_lower_limit_held_from_outside_is_in_force_and_told(bench: Bench) -> None:
     bench.apply(Setpoint(cap_frac=0.75))
     bench.node.gpus[0].hold_limit(250)

@@ -37,6 +37,7 @@ class _Gpu:
     failure: tuple[Outcome, str] | None = None  # of the last apply
     locked_in: int | None = None  # session generation of the lock; None: set by the agent before this one
     locked_at: float = float("-inf")  # monotonic
+    above_since: float | None = None  # when the first lock was written that the SM clock has been above ever since
     ignored: bool = False  # the lock was seen not to hold, and has not been seen to hold since
 
     def must_lock(self, target: Target, generation: int) -> bool:
@@ -155,11 +156,22 @@ class NvmlDevice:
         return self._clock_frac(gpu), _cap_frac(gpu, seen), outcome, detail
 
     def _watch_lock(self, gpu: _Gpu, seen: Seen) -> None:
+        """Compare the SM clock with the lock. The time that a lock has begins with the first that it did not follow.
+
+        A board that follows none would else go unseen for as long as its lock is written again within that time.
+        """
         lock_mhz, grid = gpu.kept.lock_mhz, gpu.board.grid_mhz
-        if not lock_mhz or seen.sm_mhz is None or self._monotonic() - gpu.locked_at <= SETTLE_S:
+        if not lock_mhz:
+            gpu.above_since = None
+            return
+        if seen.sm_mhz is None:
             return
         step_mhz = grid[1] - grid[0] if len(grid) > 1 else 0
-        gpu.ignored = seen.sm_mhz > lock_mhz + step_mhz
+        if seen.sm_mhz <= lock_mhz + step_mhz:
+            gpu.ignored, gpu.above_since = False, None
+            return
+        gpu.above_since = gpu.locked_at if gpu.above_since is None else gpu.above_since
+        gpu.ignored = gpu.ignored or self._monotonic() - gpu.above_since > SETTLE_S
 
     def _clock_frac(self, gpu: _Gpu) -> float | None:
         lock_mhz = gpu.kept.lock_mhz
