@@ -1,6 +1,6 @@
 """Break a real row in every way there is a case for, and count what held.
 
-python -m tests.chaos [--only CASE] [--runs 10] [--seed 7] [--jobs 3] [--stretch 1] [--out docs/reliability.md]
+python -m tests.chaos [--only CASE] [--runs 10] [--seed 7] [--jobs 3] [--stretch 1] [--long] [--out docs/reliability.md]
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from tests.chaos.bench import BY_NAME, Options, outcomes, say
-from tests.chaos.cases import CASES
+from tests.chaos.cases import CASES, LONG
 from tests.chaos.table import page
 
 
@@ -24,8 +24,10 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=3, help="rows at the same time")
     parser.add_argument("--stretch", type=float, default=1.0, help="all stays broken so many times longer")
     parser.add_argument("--out", type=Path, help="keep the table here")
+    parser.add_argument("--long", action="store_true", help="the cases that take minutes each, and no others")
     options = parser.parse_args()
-    cases = [case for case in CASES if not options.only or case.name in options.only]
+    cases = [case for case in (LONG if options.long else CASES) if not options.only]
+    cases += [BY_NAME[name] for name in options.only or ()]
     start_s, found = time.monotonic(), {}
     for outcome in outcomes(cases, Options(options.runs, options.seed, options.jobs, options.stretch)):
         found[outcome.name] = outcome

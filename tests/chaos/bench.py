@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.chaos.case import Case
-from tests.chaos.cases import CASES
+from tests.chaos.cases import CASES, LONG
 from tests.chaos.run import Outcome, run_case
 from tests.fake_nvml.control import build
 
-BY_NAME = {case.name: case for case in CASES}
+BY_NAME = {case.name: case for case in (*CASES, *LONG)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from random import Random
 
 from tests.chaos.faults import Fault
+from tests.chaos.place import Place
 from tests.chaos.row import GUARD
 
 LEASE_S = GUARD["lease_s"]
@@ -31,3 +32,4 @@ class Case:
     most_runs: int = 1000
     secured: bool = False  # the broker asks for certificates, and plans are signed
     links: bool = False  # programs reach the broker by links that can be cut
+    place: type[Place] = Place  # where the programs run

@@ -8,11 +8,15 @@ from itertools import combinations
 from random import Random
 from typing import Any
 
-from tests.chaos.case import EVENTS_IN_FLIGHT, Case
-from tests.chaos.faults import Board, Cut, Driver, Fault, Freeze, Full, Kill, Reload, SecondDaemon, Slow
+from tests.chaos.case import EVENTS_IN_FLIGHT, LEASE_S, Case
+from tests.chaos.clocks import CLOCKS, LONG_CLOCKS
+from tests.chaos.disks import DISKS
+from tests.chaos.faults import Board, Cut, Driver, Fault, Freeze, Full, Kill, Reload, SecondDaemon, Slow, blind, loose
 from tests.chaos.hostile import HOSTILE
+from tests.chaos.namespaces import LONG_NETWORK, NETWORK
 from tests.chaos.proxy import late, lossy
 from tests.chaos.row import FRAME_S, NODES
+from tests.chaos.starved import STARVED
 from tests.chaos.upgrades import UPGRADES
 from tests.fake_nvml.control import NO_PERMISSION, FakeGpu
 
@@ -76,6 +80,11 @@ def _freeze(part: str) -> Case:
     return _with_bounds(f"freeze-{part}", "SIGSTOP, and SIGCONT", part, make)
 
 
+def _freeze_for(part: str, hold_s: float) -> Case:
+    case = _freeze(part)
+    return replace(case, name=f"{case.name}-{hold_s:g}s", hold_s=(hold_s, hold_s), most_runs=2)
+
+
 def _cut(name: str, what: str, make: Callable[[int, Random], Fault], **more: Any) -> Case:
     return Case(
         name,
@@ -133,8 +142,13 @@ def _both(rng: Random) -> tuple[str, str]:
     return node, f"actuator-{node}"
 
 
-def _board(name: str, what: str, breaks: Callable[[FakeGpu], None], **more: bool) -> Case:
+def _board(name: str, what: str, breaks: Callable[[FakeGpu], None], **more: Any) -> Case:
     return Case(name, what, lambda _, rng: Board(rng.choice(NODES), breaks, **more))
+
+
+def _disobeyed(case: Case) -> Case:
+    """The same, for long enough that it is told."""
+    return replace(case, hold_s=(0.2, 3.0 * LEASE_S))
 
 
 def _spike(gpu: FakeGpu) -> None:
@@ -153,21 +167,27 @@ def _hold_limit(gpu: FakeGpu) -> None:
     gpu.hold_limit(150.0)
 
 
+def _ignore(gpu: FakeGpu) -> None:
+    gpu.ignore_lock()
+
+
 def _refuse(gpu: FakeGpu) -> None:
     gpu.fail_writes(NO_PERMISSION)
 
 
 BOARDS = (
-    _board("gpu-lost", "a board is off the bus", FakeGpu.vanish, settable=False),
-    _board("gpu-hung", "every NVML call of a board hangs", FakeGpu.hang, settable=False),
-    _board("gpu-refuses", "a board refuses locks and limits", _refuse, settable=False),
+    _board("gpu-lost", "a board is off the bus", FakeGpu.vanish, settable=False, says=blind),
+    _board("gpu-hung", "every NVML call of a board hangs", FakeGpu.hang, settable=False, says=blind),
+    _disobeyed(_board("gpu-refuses", "a board refuses locks and limits", _refuse, settable=False, says=loose)),
     _board("gpu-unlocked-outside", "another tool takes a board's lock away", FakeGpu.unlock, outside=True),
     _board("limit-held-outside", "a BMC holds a board at 150 W", _hold_limit),
-    _board("sensor-zero", "a board reads 0 W", _zero),
+    _board("sensor-zero", "a board reads 0 W", _zero, says=blind),
     _board("sensor-stuck", "a board reads its power before the rise", _stuck),
-    _board("sensor-spikes", "a board reads 2000 W", _spike),
-    _board("node-at-zero", "every board of a node reads 0 W", _zero, every=True),
-    _board("node-ignores-plan", "locks succeed on a node, and change nothing", FakeGpu.ignore_lock, every=True),
+    _board("sensor-spikes", "a board reads 2000 W", _spike, says=blind),
+    _board("node-at-zero", "every board of a node reads 0 W", _zero, every=True, says=blind),
+    _disobeyed(
+        _board("node-ignores-plan", "locks succeed on a node, and change nothing", _ignore, every=True, says=loose)
+    ),
     Case(
         "driver-reload",
         "a node's driver goes, with all locks, and comes back",
@@ -201,4 +221,9 @@ CASES = (
     *CHANGES,
     *UPGRADES,
     *HOSTILE,
+    *CLOCKS,
+    *STARVED,
+    *DISKS,
+    *NETWORK,
 )
+LONG = (*(_freeze_for(part, 20.0) for part in PARTS), *LONG_NETWORK, *LONG_CLOCKS)

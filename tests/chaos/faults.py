@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from polcad.model import EventKind
 from tests.chaos.proxy import Delay
 from tests.chaos.row import NODES, ChaosRow
 from tests.fake_nvml.control import FakeGpu, FakeNode
@@ -14,6 +15,36 @@ from tests.live_row import Program
 
 OUTRANKED = 76  # what a daemon ends with when a newer one has its row
 BAD = "[guard]\ntick_s = -1\nlaese_s = 3\n"
+MOMENTS = ("calm", "plan", "brake", "settled")  # at which a row breaks; each run has the next
+_STALE_S = 1.2  # in which a silent node is told to be: stale_after_s, a tick, and as much for a busy machine
+_FAULT_S = 0.7
+_LOOSE_S = 1.8  # latency_s, stale_after_s, the way to the first plan, and as much
+
+
+@dataclass(frozen=True, slots=True)
+class Tells:
+    """An event that must be told of a fault that lasts `due_s` and began at one of these moments, and its end after."""
+
+    kind: EventKind
+    end: EventKind
+    scope: str
+    due_s: float
+    moments: tuple[str, ...] = MOMENTS
+
+
+def silent(node: str) -> Tells:
+    """Of a node that is not heard."""
+    return Tells(EventKind.STALE, EventKind.FRESH, f"node/{node}", _STALE_S)
+
+
+def blind(node: str) -> Tells:
+    """Of a node one of whose readings is not to be believed."""
+    return Tells(EventKind.SENSOR_FAULT, EventKind.SENSOR_OK, f"node/{node}", _FAULT_S)
+
+
+def loose(node: str) -> Tells:
+    """Of a node that was free before it had to be locked, and cannot be."""
+    return Tells(EventKind.NOT_OBEYED, EventKind.OBEYED, f"node/{node}", _LOOSE_S, ("calm",))
 
 
 @dataclass
@@ -37,6 +68,15 @@ class Fault:
         del row
         return True
 
+    def tells(self) -> Sequence[Tells]:
+        """The events that it must come to."""
+        return ()
+
+    def amiss(self, row: ChaosRow) -> list[str]:
+        """What else should be so by now, while it is broken, and is not."""
+        del row
+        return []
+
 
 @dataclass
 class _OfParts(Fault):
@@ -49,6 +89,10 @@ class _OfParts(Fault):
         setters = (part for part in self.parts if part.startswith("actuator-"))
         self.unset = frozenset(part.removeprefix("actuator-") for part in setters)
         self.deaf = frozenset(NODES if "broker" in self.parts else self.parts)
+
+    def tells(self) -> Sequence[Tells]:
+        """A node whose agent alone is gone is told to be silent."""
+        return [silent(part) for part in self.parts if part in NODES and len(self.parts) == 1]
 
 
 class Kill(_OfParts):
@@ -89,6 +133,10 @@ class Cut(Fault):
     def __post_init__(self) -> None:
         """Who is cut off from the broker hears nothing."""
         self.deaf = frozenset(self.parts if "down" in self.ways else ())
+
+    def tells(self) -> Sequence[Tells]:
+        """Nodes that are not heard are told to be silent, while the daemon hears the others."""
+        return [silent(part) for part in self.parts if "up" in self.ways and "daemon" not in self.parts]
 
     def begin(self, row: ChaosRow) -> None:
         """Cut them."""
@@ -151,6 +199,11 @@ class Board(Fault):
     every: bool = False
     settable: bool = True
     outside: bool = False
+    says: Callable[[str], Tells] | None = None
+
+    def tells(self) -> Sequence[Tells]:
+        """What is told of its node."""
+        return [self.says(self.node)] if self.says else []
 
     def begin(self, row: ChaosRow) -> None:
         """Break it."""
@@ -178,6 +231,10 @@ class Driver(Fault):
     def __post_init__(self) -> None:
         """While it is away nothing can be set."""
         self.unset = frozenset({self.node})
+
+    def tells(self) -> Sequence[Tells]:
+        """Its boards cannot be read."""
+        return [blind(self.node)]
 
     def begin(self, row: ChaosRow) -> None:
         """Unload it."""

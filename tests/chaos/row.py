@@ -12,9 +12,10 @@ from typing import Any
 
 from polcad.testing_brokers import Mosquitto
 from tests.chaos.ear import Ear
+from tests.chaos.place import Place
 from tests.chaos.proxy import Proxy
 from tests.databases import Influx
-from tests.live_row import FREE_MHZ, LiveRow
+from tests.live_row import FREE_MHZ, LiveRow, Program
 from tests.secured import Secured
 from tests.waiting import until
 
@@ -38,6 +39,7 @@ class ChaosRow(LiveRow):
     influx: Influx | None = None
     links: Mapping[str, Proxy] = field(default_factory=dict)  # by part, its way to the broker, where that may be cut
     secured: Secured | None = None  # certificates and signed plans, where the broker asks for them
+    place: Place = field(kw_only=True)  # where its programs run
     broken: set[str] = field(default_factory=set)  # parts that somebody here ended
     versions: dict[str, str] = field(default_factory=dict)  # by part, "older" or "newer" where it is not this version
 
@@ -65,7 +67,7 @@ class ChaosRow(LiveRow):
         daemon = self.folder / "daemon.toml"
         as_reader = daemon.read_text().replace(self.security("daemon"), self.security("recorder"))
         (self.folder / "recorder.toml").write_text(as_reader)
-        daemon.write_text(f"{daemon.read_text()}{POLICY}")
+        daemon.write_text(f"{daemon.read_text()}{self.place.policy or POLICY}")
         if self.influx is not None:
             sink = f'[influxdb]\nurl = "{self.influx.write_url}"\nflush_s = 0.2\ntimeout_s = 2.0\nretry_max_s = 1.0\n'
             daemon.write_text(f"{daemon.read_text()}{sink}")
@@ -73,14 +75,29 @@ class ChaosRow(LiveRow):
             config = self.folder / f"{part}.toml"
             config.write_text(config.read_text().replace(f"port = {self.broker.port}\n", f"port = {link.port}\n"))
 
+        for part in self.programs_of_row():
+            config = self.folder / f"{part}.toml"
+            host = f'[broker]\nhost = "{self.place.host(part)}"\n'
+            config.write_text(config.read_text().replace("[broker]\n", host, 1))
+
+    def programs_of_row(self) -> tuple[str, ...]:
+        """The names of all programs of polcad in it."""
+        return ("daemon", "recorder", *self.priorities, *(f"actuator-{name}" for name in self.priorities))
+
     def program(self, name: str) -> Sequence[str]:
-        """This version of `polcad`, or what speaks like another."""
+        """This version of `polcad`, or what speaks like another, where its place is."""
         version = self.versions.get(name, "")
-        return (sys.executable, str(_VERSIONS), version) if version else super().program(name)
+        program = (sys.executable, str(_VERSIONS), version) if version else super().program(name)
+        return (*self.place.before(name), *program)
+
+    def start(self, command: str, name: str, env: Mapping[str, str], *options: str) -> Program:
+        """Start a program with the configuration of that name, as its place is."""
+        return super().start(command, name, {**env, **self.place.env(name)}, *options)
 
     def begin(self) -> None:
         """Start every part, and wait until the row is calm."""
         self.ear = Ear(self.tap)
+        self.recording.parent.mkdir(exist_ok=True)
         for name in self.priorities:
             self.start_part(f"actuator-{name}")
         self.start_part("recorder")
@@ -90,7 +107,7 @@ class ChaosRow(LiveRow):
     @property
     def recording(self) -> Path:
         """What the recorder writes."""
-        return self.folder / "row.rec"
+        return self.folder / "recorded" / "row.rec"
 
     def start_part(self, part: str) -> None:
         """Start a part, or start it again."""

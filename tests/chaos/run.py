@@ -7,17 +7,17 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from polcad.model import Telemetry
+from polcad.model import Event, Telemetry
 from polcad.recording import read
 from polcad.testing_brokers import Mosquitto
 from polcad.wire import decode
 from tests.chaos.case import Case
-from tests.chaos.faults import Fault
+from tests.chaos.faults import MOMENTS, Fault, Tells
 from tests.chaos.hostile import secured
 from tests.chaos.judge import LEASE_S, Board, Verdict, judge
 from tests.chaos.meter import Meter
@@ -28,12 +28,21 @@ from tests.live_row import BRAKE, PERIOD_S, boards_in
 from tests.secured import WITNESS
 from tests.waiting import until
 
-MOMENTS = ("calm", "plan", "brake", "settled")  # at which it breaks; each run has the next
 _POLL_S = 0.01
 _IN_FLIGHT_S = 1.0  # that an event may be on its way
+_ENDED_WITHIN_S = 5.0  # of a row that has recovered, all that was told to have begun is told to have ended
 _RECONNECT_S = 3.0  # until all clients of a broker are back: they try again each 0.2 s, and start in a second
 _MESSAGES_PER_S = 2 * 3 / PERIOD_S  # of three nodes, which also speak when a plan changes anything
 _TOLD = re.compile(r"^INFO polcad\.daemon: (?:row|rack/\S+|node/\S+): [a-z_]+\b", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """When and for how long a row was broken; `start_s` is before it, by the monotonic clock."""
+
+    moment: str
+    hold_s: float
+    start_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +82,13 @@ class Bench:
         self._case = case
         influx = stack.enter_context(Influx(folder)) if case.history else None
         safe = secured(folder) if case.secured else None
-        broker = stack.enter_context(safe.broker() if safe else Mosquitto(folder))
+        place = stack.enter_context(case.place(folder))
+        broker = stack.enter_context(safe.broker() if safe else Mosquitto(folder, place.broker_conf))
         parts = (*NODES, "daemon") if case.links else ()
         links = {part: stack.enter_context(Proxy(broker.port)) for part in parts}
-        made = ChaosRow(folder, broker, boards_in(folder, lib_dir), influx=influx, links=links, secured=safe)
+        made = ChaosRow(
+            folder, broker, boards_in(folder, lib_dir), influx=influx, links=links, secured=safe, place=place
+        )
         made.tap_tls = safe.tls(WITNESS) if safe else None
         self.row = stack.enter_context(made)
         self.meter = stack.enter_context(Meter(lib_dir, self.row.all_gpus()))
@@ -94,8 +106,10 @@ class Bench:
         start_s, lost = time.monotonic(), row.ear.lost.total()
         broken_s = self._drive(moment, fault, rng)
         time.sleep(hold_s)
+        broken = [*self._untold(fault, Broken(moment, hold_s, start_s)), *fault.amiss(row)]
         fault.end(row)
-        recovered_s, broken = self._recover(fault)
+        recovered_s, unmended = self._recover(fault)
+        broken += [*unmended, *self._unended(fault, start_s)]
         verdict = judge(self.meter.since(start_s), row.ear.listen().plans, self._judged(fault, broken_s))
         telemetry_lost = row.ear.lost.total() - lost
         events_lost = self._events_lost()
@@ -105,6 +119,27 @@ class Bench:
         if events_lost > case.events_lost:
             broken.append(f"{events_lost} events lost")
         return Run(moment, hold_s, verdict, recovered_s, telemetry_lost, events_lost, tuple(broken))
+
+    def _untold(self, fault: Fault, how: Broken) -> list[str]:
+        """Events that should have been told by now, and were not."""
+        told = self.row.tap.events
+        due = [each for each in fault.tells() if how.hold_s >= each.due_s and how.moment in each.moments]
+        with suppress(AssertionError):
+            until(lambda: all(told(each.kind, each.scope, how.start_s) for each in due), _IN_FLIGHT_S)
+        missing = [each for each in due if not told(each.kind, each.scope, how.start_s)]
+        return [f"no event {each.kind.value} of {each.scope}" for each in missing]
+
+    def _unended(self, fault: Fault, start_s: float) -> list[str]:
+        """Events whose end should have been told by now, and was not."""
+
+        def stands(each: Tells) -> bool:
+            told: list[Event] = self.row.tap.nouns("event", start_s)
+            kinds = [event.kind for event in told if event.scope == each.scope and event.kind in {each.kind, each.end}]
+            return kinds[-1:] == [each.kind]
+
+        with suppress(AssertionError):
+            until(lambda: not any(map(stands, fault.tells())), _ENDED_WITHIN_S)
+        return [f"no {each.end.value} of {each.scope}" for each in fault.tells() if stands(each)]
 
     def _recover(self, fault: Fault) -> tuple[float, list[str]]:
         """How long it takes from now until all is as it should be, s; and what did not come to be."""

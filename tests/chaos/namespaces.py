@@ -1,0 +1,174 @@
+"""Partitions of a real network: each node and the daemon in a network namespace of its own, the broker on a bridge.
+
+What is cut is silent, as it is where a switch dies: no program is told anything, and TCP finds out by itself. A way is
+cut by a neighbour that nobody is: the frames go to an address that no port of the bridge has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from tests.chaos.case import EVENTS_IN_FLIGHT, Case
+from tests.chaos.faults import Fault, Tells, silent
+from tests.chaos.place import LOOPBACK, Place, as_root
+from tests.chaos.row import NODES, ChaosRow
+
+PARTS = (*NODES, "daemon")
+_NOBODY = "02:00:00:00:00:01"
+_NETS = 250  # 10.213.0.0/24 and so on: rows that stand at the same time
+
+
+def _ip(*arguments: str) -> None:
+    done = subprocess.run(["ip", *arguments], check=False, capture_output=True)
+    if done.returncode:
+        raise RuntimeError(f"ip {' '.join(arguments)}: {done.stderr.decode().strip()}")
+
+
+class Network(Place):
+    """A bridge, and a namespace for each node and the daemon. Actuators and the recorder stay outside."""
+
+    def _build(self) -> None:
+        as_root("network namespaces")
+        self._net = self._bridge()
+        listeners = (f"listener {{port}} {address}" for address in (LOOPBACK, self.host("daemon")))
+        self.broker_conf = (*listeners, "allow_anonymous true", "set_tcp_nodelay true")
+        for place, part in enumerate(PARTS):
+            self._join(part, self._address(part), f"pc{self._net}p{place}")
+
+    def _bridge(self) -> int:
+        """Make the first bridge that nobody has; its number."""
+        for number in range(_NETS):
+            with contextlib.suppress(RuntimeError):  # another row has it
+                _ip("link", "add", f"pc{number}", "type", "bridge")
+                break
+        else:
+            raise RuntimeError("no bridge can be made: look what `ip link add pc0 type bridge` says")
+        self._stack.callback(_ip, "link", "del", f"pc{number}")
+        _ip("addr", "add", f"10.213.{number}.1/24", "dev", f"pc{number}")
+        _ip("link", "set", f"pc{number}", "up")
+        return number
+
+    def _join(self, part: str, address: str, port: str) -> None:
+        """Put a part into a namespace, behind a port of the bridge."""
+        name = self.name(part)
+        _ip("netns", "add", name)
+        self._stack.callback(_ip, "netns", "del", name)
+        _ip("link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", name)
+        _ip("link", "set", port, "master", f"pc{self._net}", "up")
+        _ip("-n", name, "addr", "add", f"{address}/24", "dev", "eth0")
+        for device in ("lo", "eth0"):
+            _ip("-n", name, "link", "set", device, "up")
+
+    def name(self, part: str) -> str:
+        """A part's namespace."""
+        return f"pc{self._net}-{part}"
+
+    def _address(self, part: str) -> str:
+        return f"10.213.{self._net}.{2 + PARTS.index(part)}"
+
+    def host(self, part: str) -> str:
+        """The bridge, from within a namespace."""
+        return f"10.213.{self._net}.1" if part in PARTS else LOOPBACK
+
+    def before(self, part: str) -> Sequence[str]:
+        """Enter the namespace."""
+        return ("nsenter", f"--net=/run/netns/{self.name(part)}") if part in PARTS else ()
+
+    def cut(self, part: str, ways: Sequence[str]) -> None:
+        """Lose all that goes these ways: "up" to the broker, "down" from it."""
+        if "up" in ways:
+            _ip("-n", self.name(part), "neigh", "replace", self.host(part), *self._lost("eth0"))
+        if "down" in ways:
+            _ip("neigh", "replace", self._address(part), *self._lost(f"pc{self._net}"))
+
+    def mend(self, part: str) -> None:
+        """Let all pass again."""
+        for where, address, device in (
+            (("-n", self.name(part)), self.host(part), "eth0"),
+            ((), self._address(part), f"pc{self._net}"),
+        ):
+            with contextlib.suppress(RuntimeError):  # that way was not cut
+                _ip(*where, "neigh", "del", address, "dev", device)
+
+    @staticmethod
+    def _lost(device: str) -> tuple[str, ...]:
+        return ("lladdr", _NOBODY, "dev", device, "nud", "permanent")
+
+
+@dataclass
+class CutNet(Fault):
+    """What these parts and the broker say to each other is lost, these ways."""
+
+    parts: tuple[str, ...]
+    ways: tuple[str, ...] = ("up", "down")
+
+    def __post_init__(self) -> None:
+        """Who is cut off from the broker hears nothing, nor does who is not heard for long: the broker hangs up."""
+        self.deaf = frozenset(self.parts)
+
+    def tells(self) -> Sequence[Tells]:
+        """Nodes that are not heard are told to be silent, while the daemon hears the others."""
+        return [silent(part) for part in self.parts if "up" in self.ways and "daemon" not in self.parts]
+
+    def begin(self, row: ChaosRow) -> None:
+        """Cut them."""
+        for part in self.parts:
+            _network(row).cut(part, self.ways)
+
+    def end(self, row: ChaosRow) -> None:
+        """Mend them."""
+        for part in self.parts:
+            _network(row).mend(part)
+
+
+def _network(row: ChaosRow) -> Network:
+    assert isinstance(row.place, Network)
+    return row.place
+
+
+def _case(name: str, what: str, make: Any, **more: Any) -> Case:
+    return Case(
+        name,
+        what,
+        make,
+        may_lose="what is said until all are connected again",
+        silences=True,
+        events_lost=EVENTS_IN_FLIGHT,
+        place=Network,
+        **more,
+    )
+
+
+def _nodes(run: int, rng: Random) -> Fault:
+    return CutNet(tuple(rng.sample(NODES, 1 + run % 2)))
+
+
+def _one_way(run: int, rng: Random) -> Fault:
+    return CutNet((("daemon", rng.choice(NODES))[run % 2],), (("up",), ("down",))[run // 2 % 2])
+
+
+def _anybody(run: int, rng: Random) -> Fault:
+    half = tuple(rng.sample(NODES, 2))
+    return (CutNet(half), CutNet(("daemon",)), CutNet((half[0],), ("up",)), CutNet(("daemon",), ("down",)))[run % 4]
+
+
+NETWORK = (
+    _case("net-nodes", "one node's network, or two of three", _nodes),
+    _case("net-daemon", "the daemon's network", lambda _, __: CutNet(("daemon",))),
+    _case("net-one-way", "one way of the daemon's or a node's network", _one_way),
+)
+LONG_NETWORK = (
+    _case("net-30s", "half the nodes, the daemon, or one way, for 30 s", _anybody, hold_s=(30.0, 30.0), most_runs=4),
+    _case(
+        "net-10min",
+        "the daemon's network, for 10 min",
+        lambda _, __: CutNet(("daemon",)),
+        hold_s=(600.0, 600.0),
+        most_runs=1,
+    ),
+)
