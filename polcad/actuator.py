@@ -33,6 +33,7 @@ from polcad.wire import Address
 
 _LOG = logging.getLogger(__name__)
 _PERIOD_S = 5.0  # between two looks of its own; an agent asks for more
+_AGAIN_S = 0.5  # after a look that failed: what was to be set is not
 _MAX_SPEAKERS = 8
 _PEER = struct.Struct("3i")  # pid, uid, gid
 
@@ -66,15 +67,15 @@ class Actuator:
 
     async def _keep(self) -> None:
         while True:
-            plan = None
+            plan, wait_s = None, _AGAIN_S
             try:
                 followed = await self._follower.settle()
-                plan = followed.obedience
+                plan, wait_s = followed.obedience, _PERIOD_S
                 service.alive(f"{len(followed.in_force.uuid)} GPUs, plan {plan.lease.value if plan else 'unknown'}")
             except PolcadError as error:
                 self._complaints.add("gpus", str(error), self._monotonic())
                 service.alive(str(error))
-            await rest(self._follower, _PERIOD_S, plan)
+            await rest(self._follower, wait_s, plan)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection to its end; a stranger is told so, and what is not a request ends it."""

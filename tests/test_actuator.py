@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from polcad.actuator import Actuator, alone, believer, listening_at, users_of
+from polcad.actuator import _PERIOD_S, Actuator, alone, believer, listening_at, users_of
 from polcad.actuator_client import ActuatorClient
 from polcad.actuator_wire import ANSWERS, MAX_FRAME_BYTES, Answer, Request, framed, receive
 from polcad.agent import Agent, unknown
 from polcad.broker_spec import BrokerSpec
 from polcad.config import ActuatorSpec, AgentSpec, Config
 from polcad.devices.bounded import BoundedDevice, Bounds, read_bounds
-from polcad.errors import ConfigError, UnavailableError, WireError
+from polcad.errors import ConfigError, DeviceError, UnavailableError, WireError
 from polcad.follower import Follower, Memory, build_collector, build_device, rest
 from polcad.model import (
     InForce,
@@ -64,8 +64,12 @@ class SlowBoard:
         self._device = device
         self.answers = threading.Event()
         self.answers.set()
+        self.fails = 0  # so many times
 
     def apply(self, wanted: Mapping[str, Setpoint]) -> None:
+        if self.fails:
+            self.fails -= 1
+            raise DeviceError("the driver is away")
         self._device.apply(wanted)
 
     def in_force(self) -> InForce:
@@ -110,11 +114,13 @@ async def actuator(
     bounds: Bounds = NO_BOUNDS,
     clock: Hands | None = None,
     believe: Callable[[bytes], Plan] | None = None,
+    fails: int = 0,
 ) -> AsyncIterator[Node]:
     """A running actuator."""
     spec, clock = spec_of(folder), clock or Hands()
     gpus = build_collector(spec)
     board = SlowBoard(build_device(spec, gpus))
+    board.fails = fails
     follower = Follower(spec, BoundedDevice(board, bounds), clock)
     client = ActuatorClient(str(folder / "a.sock"), 5.0, clock)
     with listening_at(folder / "a.sock") as listening:
@@ -207,6 +213,16 @@ def test_an_actuator_that_starts_in_silence_takes_the_fail_safe_of_the_plan_it_k
     async def scenario() -> None:
         async with actuator(tmp_path) as node:
             await eventually(lambda: node.clocks() == {0.7})
+
+    asyncio.run(scenario())
+
+
+def test_an_actuator_whose_driver_was_away_sets_its_gpus_soon_after_though_nobody_asks(tmp_path: Path) -> None:
+    Memory(spec_of(tmp_path).plan_path).keep(replace(PLAN, rules=()))
+
+    async def scenario() -> None:
+        async with actuator(tmp_path, fails=1) as node:
+            await eventually(lambda: node.clocks() == {0.7}, _PERIOD_S / 2)  # sooner than the usual pace
 
     asyncio.run(scenario())
 
