@@ -205,6 +205,16 @@ def test_an_answer_that_the_client_cannot_bear_is_a_failure_that_may_end() -> No
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize(("said", "refused"), [("dropped=1", 1), ("dropped=0", 3), ("unable to parse", 3)])
+def test_what_a_database_refused_without_a_count_is_not_called_written(said: str, refused: int) -> None:
+    with Endpoint(lambda: said) as database:
+        database.status = 400
+        with sink_to(Wire(replace(QUICK, url=database.url.removesuffix("/metrics")))) as sink:
+            sink.put([power(1), power(2), power(3)])
+            assert settled(sink) == SinkCounts(written=3 - refused, refused=refused)
+
+
+@pytest.mark.integration
 def test_agents_and_daemons_do_without_the_client_where_no_database_is_named() -> None:
     code = "import sys, polcad.agent, polcad.daemon; print([name for name in sys.modules if 'influxdb_client' in name])"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -61,6 +61,5 @@ def meaning(error: ApiException) -> RefusedError | FailedError:
             after_s = float(error.retry_after or 0.0)
         return FailedError(f"{error.status or 'TLS'}: {text}", after_s)
     partly = _DROPPED.search(str(error.message))
-    return RefusedError(
-        f"{error.status}: {text}", int(partly[1]) if partly else None, too_large=error.status == _TOO_LARGE
-    )
+    points = int(partly[1]) if partly else 0  # a refusal of none is one that was not counted
+    return RefusedError(f"{error.status}: {text}", points or None, too_large=error.status == _TOO_LARGE)
