@@ -39,7 +39,7 @@ class StandbySpec:
     Each has the same section; without servers, a daemon has its row to itself. See docs/standby.md.
     """
 
-    servers: Annotated[tuple[Annotated[str, Text(512)], ...], Items(16)] = ()  # nats://host:4222, or tls://
+    servers: Annotated[tuple[Annotated[str, Text(512)], ...], Items(16)] = ()  # nats://host:4222, or tls://host:4222
     user: Annotated[str, Text(128)] = ""
     password_file: FilePath = ""
     tls: TlsSpec | None = None
@@ -75,11 +75,11 @@ def _check_url(server: str) -> None:
         parts = urlsplit(server)
         known = parts.scheme in {"nats", "tls"} and bool(parts.hostname) and (parts.port or 0) >= 0
     except ValueError as error:
-        raise ConfigError(f"servers: {error}") from None
+        raise ConfigError(f"one of servers is no URL: {error}") from None
     if "@" in parts.netloc:
-        raise ConfigError("servers: no user or password in a URL, please: use user and password_file")
+        raise ConfigError("no user or password in the URLs of servers, please: use user and password_file")
     if not known or parts.path not in {"", "/"} or parts.query or parts.fragment:
-        raise ConfigError(f"servers: {server!r}: write nats://host[:port], or tls:// for TLS")
+        raise ConfigError(f"one of servers is {server!r}: write nats://host[:port], or tls:// for TLS")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,11 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from polcad.model import Plan
-from tests.live_row import LiveRow, Program
+from tests.live_row import LEASE_S, LiveRow, Program
 from tests.waiting import until
 
 HOSTS = ("first", "second")
@@ -23,15 +23,16 @@ class StandbyRow(LiveRow):
 
     servers: Sequence[str] = ()
     replicas: int = 1
-    _web: dict[str, str] = field(default_factory=dict)
+    ttl_s: float = LEASE_S
 
     def write_config(self, **guard: Any) -> None:
         """As every row's, and one file for each of the two daemons."""
         super().write_config(**guard)
         written = (self.folder / "daemon.toml").read_text()
         for host in HOSTS:
-            standby = f"[standby]\nservers = {json.dumps(list(self.servers))}\nreplicas = {self.replicas}\n"
-            (self.folder / f"{host}.toml").write_text(f'{written}{standby}host = "{host}"\n')
+            standby = f'[standby]\nservers = {json.dumps(list(self.servers))}\nhost = "{host}"\n'
+            lock = f"replicas = {self.replicas}\nttl_s = {self.ttl_s}\n"
+            (self.folder / f"{host}.toml").write_text(f"{written}{standby}{lock}")
 
     def daemon(self, *options: str) -> Program:
         """Start the first daemon, which takes the row."""

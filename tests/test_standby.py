@@ -243,7 +243,7 @@ def test_a_lock_that_names_an_absurd_epoch_is_outranked_for_nodes_follow_the_gre
         ("mqtt://host", "nats://host"),
         ("host:4222", "nats://host"),
         ("nats://host:70000", "servers"),
-        ("nats://user:secret@host", "no user or password in a URL"),
+        ("nats://user:secret@host", "no user or password in the URL"),
         ("nats://host/path", "nats://host"),
     ],
 )

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,17 @@ def test_the_second_leads_within_two_leases_of_a_kill_in_the_middle_of_a_cap_and
     assert [event.detail for event in row.tap.events(EventKind.TAKEOVER, since=killed_s)] == [
         "second leads from now on"
     ]
+
+
+def test_with_a_short_ttl_the_second_leads_before_any_lease_of_a_killed_leader_ends(row: StandbyRow) -> None:
+    row.ttl_s = 1.5
+    row.write_config(lease_s=5.0)
+    first, _ = row.start_both()
+    older, killed_s = epoch_of(row), time.monotonic()
+    first.kill()
+    until(lambda: row.first_plan_s(older, killed_s) < float("inf"), 5.0)
+    row.until_followed()
+    assert {said.plan.lease for said in row.tap.nouns("telemetry", killed_s) if said.plan} == {"held"}
 
 
 def test_a_leader_that_stood_still_is_followed_by_nobody_when_it_goes_on_and_ends(row: StandbyRow) -> None:
@@ -265,6 +277,27 @@ def test_a_wrong_password_and_a_missing_jetstream_are_told(tmp_path: Path) -> No
         asyncio.run(scenario(server))
 
 
+def test_what_the_docs_configure_lets_polcad_in_and_no_further(tmp_path: Path) -> None:
+    async def scenario(server: NatsServer) -> None:
+        (tmp_path / "password").write_text("SECRET")
+        spec = StandbySpec((server.url,), user="polcad", password_file=str(tmp_path / "password"))
+        ours, stranger = NatsStore(spec, "site.row", 2.0), NatsStore(replace(spec, bucket="other"), "site.row", 0.5)
+        try:
+            assert await ours.read() is None
+            assert await ours.write(Claim("a", "x", 1), 0)
+            with pytest.raises(UnavailableError):
+                await stranger.read()
+        finally:
+            await ours.close()
+            await stranger.close()
+
+    page = (Path(__file__).parents[1] / "docs" / "standby.md").read_text()
+    conf = page.partition("```conf\n")[2].partition("```")[0]
+    here = conf.replace("0.0.0.0:4222", "127.0.0.1:$port\nhttp: 127.0.0.1:$monitor_port")
+    with PlainNats(tmp_path, here.replace("/var/lib/nats", "$store")) as server:
+        asyncio.run(scenario(server))
+
+
 PLAIN = """
 server_name: $name
 listen: 127.0.0.1:$port
@@ -274,7 +307,7 @@ authorization { user: polcad, password: right }
 
 
 class PlainNats(NatsServer):
-    """A NATS without JetStream, so without MQTT."""
+    """A NATS without MQTT."""
 
     def ready(self) -> bool:
         return self.ask("healthz").get("status") == "ok"

@@ -16,6 +16,7 @@ from tests.chaos.hostile import HOSTILE
 from tests.chaos.namespaces import LONG_NETWORK, NETWORK
 from tests.chaos.proxy import late, lossy
 from tests.chaos.row import FRAME_S, NODES
+from tests.chaos.standby import STANDBY
 from tests.chaos.starved import STARVED
 from tests.chaos.upgrades import UPGRADES
 from tests.fake_nvml.control import NO_PERMISSION, FakeGpu
@@ -225,5 +226,6 @@ CASES = (
     *STARVED,
     *DISKS,
     *NETWORK,
+    *STANDBY,
 )
 LONG = (*(_freeze_for(part, 20.0) for part in PARTS), *LONG_NETWORK, *LONG_CLOCKS)

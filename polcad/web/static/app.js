@@ -49,7 +49,8 @@ function draw() {
 
 function drawHeader(status) {
   say("row", status.row);
-  for (const [id, text] of [["site", state.site], ["policy", status.policy && `policy ${status.policy}`]]) {
+  const tags = [["site", state.site], ["policy", status.policy && `policy ${status.policy}`], ["host", status.host && `led by ${status.host}`]];
+  for (const [id, text] of tags) {
     byId(id).hidden = !text;
     say(id, text || "");
   }
