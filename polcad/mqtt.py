@@ -1,75 +1,36 @@
-"""The link to the broker: kept up for the life of a task, and never in anyone's way.
+"""The link to the broker: kept up for the life of a task (`polcad.lane`), and never in anyone's way.
 
-* It reconnects for ever, with a wait of random length that doubles, so that a row of nodes does not return as one.
-* Of a cluster it tries one node after the other, each link in an order of its own, and waits once it has tried all.
-* Every connection starts the same way: subscribe, say the birth messages, then all that waits.
 * `Link.send` never blocks; a slow or absent broker is owed the newest message of each topic (`polcad.backlog`).
-* Plans (QoS 0) never wait for the acknowledgement of an event (QoS 1): each has a pump of its own.
+* Plans (QoS 0) never wait for the acknowledgement of an event (QoS 1), and neither waits for the thousands of
+  placements that a daemon says when it comes: each has a pump of its own.
+* At a cluster, what is acknowledged has a connection of its own, too. A node of NATS takes nothing more from a client
+  whose message at QoS 1 waits to be agreed on by the others: up to ten seconds when one of them is lost.
 * Readers take all that has arrived in one wake-up.
-* A stop is clean: the farewell is said, then DISCONNECT, so that the last will stays unsaid. A crash leaves the will.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from itertools import cycle
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from random import Random
 
 from polcad.backlog import DEFAULT_LIMITS, Counters, Inbox, Limits, Outbox, Received
 from polcad.broker_spec import BrokerSpec
-from polcad.connection import Connection
-from polcad.errors import ConfigError, UnavailableError
-from polcad.wire import Address, Message
+from polcad.errors import UnavailableError
+from polcad.lane import Backoff, Lane, Presence, Traffic
+from polcad.wire import KINDS, Address, Message
 
-FAREWELL_S = 2.0  # the longest that a clean stop may take
-FIRST_RETRY_S = 1.0  # the first wait is a random part of this
-_LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Presence:
-    """What a client is to the broker.
-
-    `client_id` must be unique at the broker: of two with the same, each takes the connection from the other. `birth` is
-    sent first after each connect, `farewell` last before a clean disconnect, `will` by the broker if we vanish.
-    """
-
-    client_id: str
-    subscriptions: tuple[Address, ...] = ()
-    birth: tuple[Message, ...] = ()
-    farewell: tuple[Message, ...] = ()
-    will: Message | None = None
-
-
-class Backoff:
-    """How long to wait before the next try: a random part of a span that doubles up to `max_s`."""
-
-    def __init__(self, max_s: float, rng: Random) -> None:
-        self._max_s = max_s
-        self._rng = rng
-        self._span_s = FIRST_RETRY_S
-
-    def wait_s(self, lasted_s: float) -> float:
-        """Seconds to wait after a connection of `lasted_s` (0: there was none); one that lasted starts anew.
-
-        One that breaks soon does not: two clients with one name would else hammer the broker for ever.
-        """
-        if lasted_s > self._max_s:
-            self._span_s = FIRST_RETRY_S
-        wait_s = self._rng.random() * min(self._span_s, self._max_s)
-        self._span_s = min(2.0 * self._span_s, self._max_s)
-        return wait_s
+__all__ = ["Backoff", "Link", "Presence"]
 
 
 class Link:
     """One client's link to the broker, and what waits on both sides of it.
 
-    `clock` stamps arrivals (seconds); `rng` spreads the retries; `on_change` hears each time the link comes up (True)
-    or goes down. Nothing happens until `run` runs: as a task of a daemon, or by ``async with link.opened()``.
+    `clock` stamps arrivals (seconds); `rng` spreads the retries; `on_change` hears each time the link comes up (True),
+    again each time one of its lanes does meanwhile, and each time it goes down (False). Nothing happens until `run`
+    runs: as a task of a daemon, or by ``async with link.opened()``.
     """
 
     def __init__(
@@ -84,23 +45,50 @@ class Link:
     ) -> None:
         self.counters = Counters()
         self._spec = spec
-        self._nodes = list(spec.nodes())
-        if len(self._nodes) > 1:
-            rng.shuffle(self._nodes)  # clients spread over the nodes, and over those that are left when one is gone
-        self._presence = presence
-        self._backoff = Backoff(spec.retry_max_s, rng)
         self._on_change = on_change
         self._inbox = Inbox(self.counters, limits, clock)
-        self._outboxes = (Outbox(self.counters, limits), Outbox(self.counters, limits))  # QoS 0; acknowledged
+        self._unacknowledged, self._acknowledged, self._placements = (Outbox(self.counters, limits) for _ in range(3))
+        nodes = list(spec.nodes())
+        if len(nodes) > 1:
+            rng.shuffle(nodes)  # clients spread over the nodes, and over those that are left when one is gone
+        self._lanes = [
+            Lane(nodes, part, traffic, Backoff(spec.retry_max_s, rng), self._note)
+            for part, traffic in self._parts(presence, one=len(nodes) == 1)
+        ]
         self._up = asyncio.Event()
-        self._connection: Connection | None = None  # while the link is up
-        self._connected_s: float | None = None  # when the link last came up, by the event loop's clock
-        self._warned: set[str] = set()  # since the link was last up
+        self._complete_once = False
 
     @property
     def connected(self) -> bool:
-        """Whether the link is up: subscribed, and the birth messages are sent."""
-        return self._connection is not None
+        """Whether what needs no acknowledgement comes and goes; from the first time on that all subscriptions stood."""
+        return self._complete_once and self._lanes[0].connection is not None
+
+    @property
+    def complete(self) -> bool:
+        """Whether all subscriptions stand, and the birth messages are sent."""
+        return all(lane.connection is not None for lane in self._lanes)
+
+    def _parts(self, presence: Presence, *, one: bool) -> Iterator[tuple[Presence, Traffic]]:
+        """Who we are and what waits, by lane: one lane for all, or else one that waits for no acknowledgement."""
+        plain, sure = self._unacknowledged, self._acknowledged
+        if one:
+            yield presence, Traffic(self._inbox, (plain, sure), self.counters, (self._placements,))
+            return
+        quick = Presence(f"{presence.client_id}-quick", tuple(to for to in presence.subscriptions if not _qos(to)))
+        rest = replace(presence, subscriptions=tuple(to for to in presence.subscriptions if _qos(to)))
+        yield quick, Traffic(self._inbox, (plain,), self.counters)
+        yield rest, Traffic(self._inbox, (sure,), self.counters, (self._placements,))
+
+    def _note(self, up: bool) -> None:
+        """A lane came up, or went down."""
+        was_up = self._up.is_set()
+        self._complete_once = self._complete_once or self.complete
+        if self.connected and (up or not was_up):
+            self._up.set()
+            self._on_change(True)
+        elif was_up and not self.connected:
+            self._up.clear()
+            self._on_change(False)
 
     async def wait_connected(self) -> None:
         """Return once the link is up."""
@@ -108,19 +96,25 @@ class Link:
 
     def send(self, message: Message) -> None:
         """Queue a message and return at once; what cannot be sent in time follows the rule of `polcad.backlog`."""
-        self._outboxes[message.qos > 0].put(message)
+        self._lane(message).put(message)
+
+    def _lane(self, message: Message) -> Outbox:
+        if not message.qos:
+            return self._unacknowledged
+        return self._placements if message.topic.endswith("/placement") else self._acknowledged
 
     async def flush(self, within_s: float) -> None:
         """Return once what needs no acknowledgement is handed to the kernel, or the time is over."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
-                await self._outboxes[0].emptied()
+                await self._unacknowledged.emptied()
 
     async def publish(self, message: Message) -> None:
         """Send a message and wait until it is written (QoS 0) or acknowledged; UnavailableError when that fails."""
-        if self._connection is None:
+        connection = self._lanes[-1 if message.qos else 0].connection
+        if connection is None:
             raise UnavailableError(f"broker {self._spec.url}: not connected")
-        await self._connection.publish(message)
+        await connection.publish(message)
         self.counters.sent += 1
 
     async def batches(self) -> AsyncIterator[list[Received]]:
@@ -148,101 +142,20 @@ class Link:
     async def run(self, *, patient: bool = True) -> None:
         """Keep the link up until cancelled, which says farewell and disconnects.
 
-        Unless `patient`, a first connection that fails, at each node, raises UnavailableError instead of being tried
-        again.
+        Unless `patient`, a first connection that fails raises UnavailableError instead of being tried again.
         ConfigError when a password or certificate file cannot be read for it; later, such a file is waited for: it may
         be about to be renewed.
         """
-        loop = asyncio.get_running_loop()
+        lanes = [asyncio.create_task(lane.run(patient=patient), name="lane") for lane in self._lanes]
         try:
-            for node in cycle(self._nodes):
-                tried_s = loop.time()
-                all_tried = node is self._nodes[-1]
-                try:
-                    await self._connect_and_serve(node)
-                except (UnavailableError, ConfigError) as error:
-                    never = self._connected_s is None
-                    if never and (isinstance(error, ConfigError) or (all_tried and not patient)):
-                        raise
-                    self._warn_once(f"{error}; trying again")
-                came_up = self._connected_s is not None and self._connected_s >= tried_s
-                if came_up or all_tried:
-                    await asyncio.sleep(self._backoff.wait_s(loop.time() - tried_s if came_up else 0.0))
+            done, _ = await asyncio.wait(lanes, return_when=asyncio.FIRST_COMPLETED)
+            done.pop().result()  # a lane ends only by an error
         finally:
+            for task in lanes:
+                task.cancel()
+            await asyncio.gather(*lanes, return_exceptions=True)
             self._inbox.close()
 
-    async def _connect_and_serve(self, node: BrokerSpec) -> None:
-        """One connection from beginning to end; UnavailableError says why it could not be made, or broke."""
-        connection = Connection(node, self._presence.client_id, self._presence.will, self._inbox)
-        try:
-            await connection.open()
-            try:
-                await connection.subscribe(self._presence.subscriptions)
-                for message in self._presence.birth:
-                    await connection.publish(message)
-                self._mark_up(connection, node)
-                await self._serve(connection)
-            except asyncio.CancelledError:
-                await self._leave(connection)
-                raise
-        finally:
-            self._mark_down()
-            await connection.drop()
 
-    async def _serve(self, connection: Connection) -> None:
-        """Send what waits until the connection breaks: UnavailableError."""
-        tasks: list[asyncio.Task[None]] = [asyncio.create_task(connection.ended())]
-        tasks += [asyncio.create_task(self._pump(connection, outbox)) for outbox in self._outboxes]
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            ends = await asyncio.gather(*tasks, return_exceptions=True)
-        raise next(end for end in ends if isinstance(end, Exception))
-
-    async def _pump(self, connection: Connection, outbox: Outbox) -> None:
-        """Send one message after the other; one that was not sent for certain goes back."""
-        while True:
-            message = await outbox.get()
-            try:
-                await connection.publish(message)
-            except BaseException:  # a cancellation too
-                outbox.put_back(message)
-                raise
-            self.counters.sent += 1
-
-    async def _leave(self, connection: Connection) -> None:
-        """Send what waits and the farewell, and disconnect, as far as that goes within FAREWELL_S."""
-        try:
-            async with asyncio.timeout(FAREWELL_S):
-                for outbox in self._outboxes:
-                    while message := outbox.pop():
-                        await connection.publish(message)
-                        self.counters.sent += 1
-                for message in self._presence.farewell:
-                    await connection.publish(message)
-                await connection.disconnect()
-        except (UnavailableError, TimeoutError) as error:
-            why = str(error) or f"no answer within {FAREWELL_S:g} s"
-            _LOG.warning("the farewell was not sent, so the last will speaks: %s", why)
-
-    def _mark_up(self, connection: Connection, node: BrokerSpec) -> None:
-        self.counters.reconnects += self._connected_s is not None
-        self._connected_s = asyncio.get_running_loop().time()
-        self._connection = connection
-        self._up.set()
-        self._warned.clear()
-        _LOG.info("broker %s: connected", node.url)
-        self._on_change(True)
-
-    def _mark_down(self) -> None:
-        if self._connection is not None:
-            self._connection = None
-            self._up.clear()
-            self._on_change(False)
-
-    def _warn_once(self, text: str) -> None:
-        if text not in self._warned:
-            self._warned.add(text)
-            _LOG.warning("%s", text)
+def _qos(address: Address) -> int:
+    return KINDS[address.kind].qos

@@ -213,7 +213,7 @@ def test_a_plan_is_signed_with_the_time_that_nodes_judge_it_by_though_the_clock_
     assert trust is not None
     daemon._clock._offset_s -= 3600.0  # the wall clock was set an hour forward since
     asyncio.run(daemon.apply(Plan("row", 1, 1, daemon._clock.now(), 5.0, FREE)))
-    message = daemon._link._outboxes[0].pop()
+    message = daemon._link._unacknowledged.pop()
     assert message is not None
     assert trust.plan(message.topic, message.payload, time.time()).seq == 1
 
@@ -230,7 +230,7 @@ def test_all_that_is_told_after_the_wall_clock_was_set_is_in_its_time_and_all_th
         daemon.on(event)
         daemon.note(event)
 
-    sent = [*iter(daemon._link._outboxes[0].pop, None), *iter(daemon._link._outboxes[1].pop, None)]
+    sent = [*iter(daemon._link._unacknowledged.pop, None), *iter(daemon._link._acknowledged.pop, None)]
     nouns = [decode(message)[1] for message in sent]
     assert {type(noun) for noun in nouns} == {Plan, Event, RowStatus}
     assert all(noun.t == pytest.approx(wall_t, abs=5.0) for noun in nouns)

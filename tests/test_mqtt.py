@@ -327,7 +327,7 @@ def test_a_password_file_that_is_away_stops_a_start_and_never_a_program_that_run
             secret.unlink()
             broker.stop()
             broker.start()
-            await eventually(lambda: any("password_file" in text for text in link._warned))
+            await eventually(lambda: any("password_file" in text for text in link._lanes[0]._warned))
             secret.write_text("x")
             await asyncio.wait_for(link.wait_connected(), 5.0)
 
@@ -443,7 +443,7 @@ def test_a_link_whose_node_dies_goes_on_at_another(mosquitto: StartMosquitto) ->
     async def live() -> None:
         link = make_link(spec, Presence("x"))
         async with running(link):
-            for port in (link._nodes[0].port, link._nodes[1].port):
+            for port in [node.port for node in link._lanes[0]._nodes]:
                 await asyncio.wait_for(link.wait_connected(), 5.0)
                 async with ear(BrokerSpec(port=port), PLAN) as hearing:
                     await link.publish(plan(b"%d" % port))
