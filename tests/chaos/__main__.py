@@ -32,7 +32,7 @@ def main() -> int:
     for outcome in outcomes(cases, Options(options.runs, options.seed, options.jobs, options.stretch)):
         found[outcome.name] = outcome
         say(f"[{time.monotonic() - start_s:.0f} s] {outcome.name}: {'; '.join(outcome.failures) or 'held'}")
-    text = page([(case, found[case.name]) for case in cases], options.runs, options.seed, time.monotonic() - start_s)
+    text = page([(case, found[case.name]) for case in cases], options, time.monotonic() - start_s)
     sys.stdout.write(text)
     if options.out:
         options.out.write_text(text)

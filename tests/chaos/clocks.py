@@ -111,7 +111,7 @@ def _untrue(row: ChaosRow) -> list[str]:
     for node in NODES:
         telemetry = row.tap.telemetry(node)
         said[node] = [telemetry.t if telemetry else 0.0]
-    return [part for part, times in said.items() for t in times if abs(_clocks(row).t(part) - t) > _TRUE_WITHIN_S]
+    return [part for part, times in said.items() if any(abs(_clocks(row).t(part) - t) > _TRUE_WITHIN_S for t in times)]
 
 
 @dataclass

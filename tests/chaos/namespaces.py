@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -153,8 +153,12 @@ def _one_way(run: int, rng: Random) -> Fault:
 
 
 def _anybody(run: int, rng: Random) -> Fault:
-    half = tuple(rng.sample(NODES, 2))
-    return (CutNet(half), CutNet(("daemon",)), CutNet((half[0],), ("up",)), CutNet(("daemon",), ("down",)))[run % 4]
+    half = _half(rng)
+    return (CutNet(half), CutNet(("daemon",)), CutNet(half[:1], ("up",)), CutNet(("daemon",), ("down",)))[run % 4]
+
+
+def _half(rng: Random) -> tuple[str, ...]:
+    return tuple(rng.sample(NODES, 2))
 
 
 NETWORK = (
@@ -162,13 +166,11 @@ NETWORK = (
     _case("net-daemon", "the daemon's network", lambda _, __: CutNet(("daemon",))),
     _case("net-one-way", "one way of the daemon's or a node's network", _one_way),
 )
+TEN_MINUTES: Mapping[str, Any] = {"hold_s": (600.0, 600.0), "most_runs": 1}
 LONG_NETWORK = (
-    _case("net-30s", "half the nodes, the daemon, or one way, for 30 s", _anybody, hold_s=(30.0, 30.0), most_runs=4),
     _case(
-        "net-10min",
-        "the daemon's network, for 10 min",
-        lambda _, __: CutNet(("daemon",)),
-        hold_s=(600.0, 600.0),
-        most_runs=1,
+        "net-10min-half", "two of three nodes' networks, for 10 min", lambda _, rng: CutNet(_half(rng)), **TEN_MINUTES
     ),
+    _case("net-10min-daemon", "the daemon's network, for 10 min", lambda _, __: CutNet(("daemon",)), **TEN_MINUTES),
+    _case("net-30s", "half the nodes, the daemon, or one way, for 30 s", _anybody, hold_s=(30.0, 30.0), most_runs=4),
 )
