@@ -1,10 +1,11 @@
 """The row's side of the site's budgets: what a row may draw, for how long, and what it falls to in silence.
 
 As a node follows plans (`polcad.lease`), a row follows the site's `Budgets`: for `lease_s` from their receipt, only
-newer ones than the last, and never above the budget of its own configuration, which is that of its breaker. When the
-lease ends it falls to its fail-safe budget; silence never raises a budget. Nor does the first word after silence, which
-may have waited somewhere: nothing rises above the fail-safe until messages have been coming for a fifth of a lease. So
-a daemon that starts anew begins at its fail-safe, which the site keeps for it always, and needs no memory.
+newer ones than the last, and never above the budget of its own configuration, which is that of its breaker. After half
+a lease of silence its budget begins to glide down, so that locks have the time to act before a brake would, and when
+the lease ends it is at the fail-safe budget; silence never raises a budget. Nor does the first word after silence,
+which may have waited somewhere: nothing rises above the fail-safe until messages have been coming for a fifth of a
+lease. So a daemon that starts anew begins at its fail-safe, which the site keeps for it always, and needs no memory.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from polcad.model import Allowance, Budgets, LeaseState, RowBudget
 
 _SETTLED_LEASES = 0.2  # one tick of the default
+_GLIDING_LEASES = 0.5  # the end of each lease; two messages of the default may be lost before
 _EPOCHS_PER_S = 1_000_000  # an epoch is the microsecond at which a site daemon started
 _ABSURD_AHEAD_S = 86_400.0  # an epoch further ahead of now than this was planted
 
@@ -24,6 +26,7 @@ class BudgetLease:
         self._configured_w = min(own_w, fail_safe_w)
         self._followed = (0, 0)
         self._granted: RowBudget | None = None
+        self._lease_s = 0.0
         self._ends_t = self._settled_t = float("-inf")
 
     def offer(self, budgets: Budgets, t: float) -> str | None:
@@ -39,7 +42,7 @@ class BudgetLease:
         if t >= self._ends_t:
             self._settled_t = t + _SETTLED_LEASES * budgets.lease_s
         self._followed = (budgets.epoch, budgets.seq)
-        self._granted, self._ends_t = said, t + budgets.lease_s
+        self._granted, self._lease_s, self._ends_t = said, budgets.lease_s, t + budgets.lease_s
         return None
 
     @property
@@ -52,16 +55,19 @@ class BudgetLease:
         if self._granted is None:
             return self.fail_safe_w
         granted_w = min(self._own_w, self._granted.budget_w)
-        trusted = self._settled_t <= t < self._ends_t
-        return granted_w if trusted else min(granted_w, self.fail_safe_w)
+        least_w = min(granted_w, self.fail_safe_w)
+        if t < self._settled_t:
+            return least_w
+        left = min(1.0, max(0.0, self._ends_t - t) / (_GLIDING_LEASES * self._lease_s))
+        return least_w + left * (granted_w - least_w)
 
     def silent(self, t: float) -> bool:
-        """Whether the row holds no lease at `t`."""
-        return t >= self._ends_t
+        """Whether the site has not been heard for so long that the budget falls, or has fallen."""
+        return self._ends_t - t < _GLIDING_LEASES * self._lease_s
 
     def allowance(self, t: float) -> Allowance:
         """What the row's status says of it."""
-        lease = LeaseState.EXPIRED if self.silent(t) else LeaseState.HELD
+        lease = LeaseState.HELD if t < self._ends_t else LeaseState.EXPIRED
         if self._granted is None:
             lease = LeaseState.NONE
         return Allowance(self.budget_w(t), self._own_w, self.fail_safe_w, *self._followed, lease)

@@ -73,6 +73,7 @@ class Controller:
         )
         if self._site is not None:
             self._domains.row.allow(self._site.fail_safe_w)
+        self._budget_why = ""  # the reason last told for the row's budget
         self._holds = Holds()
         self._rules: tuple[Rule, ...] = ()
         self._ordered = True  # the rules are laid out over the GPUs
@@ -240,15 +241,23 @@ class Controller:
             return []
         return self._allow(event.t, f"by the site's word {event.budgets.epoch}/{event.budgets.seq}")
 
+    def _allow_in_silence(self, t: float) -> list[Output]:
+        if self._site is None:
+            return []
+        silent = self._site.silent(t)
+        return self._allow(t, "the site is not heard" if silent else "the site is heard again")
+
     def _allow(self, t: float, why: str) -> list[Output]:
-        """Bring the row's budget to what holds now; one that was cut is acted on at once."""
+        """Bring the row's budget to what holds now; one that was cut is acted on at once. A glide is told once."""
         before_w, row = self._domains.row.budget_w, self._domains.row
         budget_w = before_w if self._site is None else self._site.budget_w(t)
         if budget_w == before_w:
             return []
         row.allow(budget_w)
-        told = Event(t, EventKind.BUDGET, "row", f"{why}; it was {before_w:.0f} W", self._domains.row_w, budget_w)
-        return [told, *(self._decide(t) if budget_w < before_w else ())]
+        detail = f"{why}; it was {before_w:.0f} W"
+        told = Event(t, EventKind.BUDGET, "row", detail, self._domains.row_w, budget_w)
+        news, self._budget_why = why != self._budget_why, why
+        return [*([told] if news else ()), *(self._decide(t) if budget_w < before_w else ())]
 
     # --- the tick ---------------------------------------------------------------------------------------------------
 
@@ -256,7 +265,7 @@ class Controller:
         fleet = self._fleet
         self.counters["ticks"] += 1
         self._lay_out_rules()
-        out = self._allow(t, "the site is not heard" if self._site and self._site.silent(t) else "the site is heard")
+        out = self._allow_in_silence(t)
         out += [*self._holds.end(t, lambda: self._fits_without_holds(t))]
         self._witness.end_doubts(self._awake_s)
         grew, back = fleet.age(self._awake_s)

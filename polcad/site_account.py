@@ -11,6 +11,10 @@ from polcad.model import Priority, RowStatus, SiteRow
 from polcad.site_division import Claim
 from polcad.spec import SiteRowSpec, SiteSpec
 
+_GAP_FRAC = 0.05  # that a row's use must fall below a threshold to be let go: POLCA's gap
+_ABOVE_FRAC = 0.25  # of the way from a row's last lock to its brake; the rest is for what rises meanwhile
+_LEAST_FRAC = 0.1  # the lowest threshold that is believed
+
 
 class Account:
     """One row; powers in W. `epoch` is the site daemon's, times are its clock's."""
@@ -132,15 +136,16 @@ class Account:
 
     @property
     def wants_w(self) -> float:
-        """The budget with which the recent peak of its demand would stay below every threshold of its policy."""
+        """The budget with which its policy would let go all that it holds, at the recent peak of its demand."""
         fracs = self._status.thresholds.values() if self._status else ()
-        return self._peak_w / max(0.1, min(fracs, default=1.0))
+        return self._peak_w / max(_LEAST_FRAC, min(fracs, default=1.0) - _GAP_FRAC)
 
     @property
     def softly_w(self) -> float:
-        """The least budget that it takes with a lock and without a brake: between its last threshold and the brake."""
+        """The least budget that it takes with a lock and without a brake: just above the last threshold before it."""
         *locks, brake = sorted(self._status.thresholds.values() if self._status else ()) or [1.0]
-        return 2 * self.power_w / (brake + max(locks, default=brake))
+        lock = max(locks, default=brake)
+        return self.power_w / (lock + _ABOVE_FRAC * (brake - lock))
 
     @property
     def offends(self) -> bool:

@@ -13,6 +13,7 @@ from polcad.spec import SiteRowSpec, SiteSpec
 T0 = 1_760_000_000.0
 EPOCH = int(T0 * 1e6)
 LOCKED_FRAC = 0.89  # of its budget: what a row comes down to
+FREE_FRAC = 0.75  # of its budget: with less it holds nothing
 IDLE_FRAC = 0.2  # of what a row asks for, that no setting moves
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from polcad.errors import OutrankedError
 from polcad.model import Allowance, EventKind, LeaseState
 from polcad.ports import Rival
-from tests.site_play import EPOCH, T0, PlayedRow, SitePlay, played
+from tests.site_play import EPOCH, FREE_FRAC, T0, PlayedRow, SitePlay, played
 
 
 def row(name: str, demand_w: float, own_w: float = 400.0, fail_safe_w: float = 200.0, **more: Any) -> PlayedRow:
@@ -84,10 +84,10 @@ def test_nor_is_it_where_rows_hear_and_are_heard_for_some_time_and_then_not(
 
 
 def test_an_old_word_that_the_broker_kept_tells_a_new_site_daemon_nothing() -> None:
-    play = three(310.0)
+    play = three(290.0)
     play.run(60)
     kept = play.rows["a"].say(play.t)
-    play.rows["a"].demand_w, play.rows["b"].demand_w = 100.0, 310.0
+    play.rows["a"].demand_w, play.rows["b"].demand_w = 100.0, 290.0
     play.run(600)
     play.start()
     play.hear(kept)
@@ -118,7 +118,7 @@ def test_where_all_is_well_every_row_soon_has_what_it_is_guaranteed_and_nothing_
 
 
 def demand_of(each: PlayedRow) -> float:
-    return min(each.demand_w / 0.8, each.own_w)
+    return min(each.demand_w / FREE_FRAC, each.own_w)
 
 
 # --- moving watts ---------------------------------------------------------------------------------------------------
@@ -128,12 +128,12 @@ def test_a_row_that_rises_gets_what_another_does_not_need_and_gives_it_back() ->
     play = three()
     play.run(40)
     assert [round(play.budget_of(name)) for name in "abc"] == [300, 300, 300]
-    play.rows["a"].demand_w = 310.0
+    play.rows["a"].demand_w = 290.0
     play.run(30)
-    assert play.budget_of("a") >= 310.0 / 0.8
-    play.rows["a"].demand_w, play.rows["b"].demand_w = 100.0, 310.0
+    assert play.budget_of("a") >= 0.98 * 290.0 / FREE_FRAC
+    play.rows["a"].demand_w, play.rows["b"].demand_w = 100.0, 290.0
     play.run(600)
-    assert play.budget_of("b") >= 0.98 * 310.0 / 0.8
+    assert play.budget_of("b") >= 0.98 * 290.0 / FREE_FRAC
 
 
 def test_who_is_furthest_above_its_guarantee_gives_first() -> None:
@@ -178,7 +178,7 @@ def test_a_steady_site_says_the_same_again_and_again() -> None:
 
 
 def test_without_the_site_rows_fall_to_their_guarantee_within_the_lease_and_rise_again_after() -> None:
-    play = three(310.0)
+    play = three(290.0)
     play.run(60)
     risen_w = play.budget_of("a")
     controller = play.controller
@@ -190,10 +190,10 @@ def test_without_the_site_rows_fall_to_their_guarantee_within_the_lease_and_rise
 
 
 def test_what_a_silent_row_may_have_is_given_to_nobody() -> None:
-    play = three(310.0)
+    play = three(290.0)
     play.run(60)
     held_w = play.budget_of("a")
-    play.rows["b"].demand_w = play.rows["c"].demand_w = 310.0
+    play.rows["b"].demand_w = play.rows["c"].demand_w = 290.0
     play.rows["a"].start()
     for _ in range(300):
         play.second(mute=frozenset("a"), deaf=frozenset("a"))
@@ -206,7 +206,7 @@ def test_what_a_silent_row_may_have_is_given_to_nobody() -> None:
 
 
 def test_a_row_that_does_not_take_the_sites_word_frees_nothing_and_keeps_its_guarantee() -> None:
-    play = three(310.0)
+    play = three(290.0)
     play.run(60)
     held_w = play.budget_of("a")
     play.rows["a"].demand_w, play.rows["b"].demand_w = 100.0, 390.0
@@ -223,11 +223,11 @@ def test_a_row_that_follows_no_site_counts_all_of_its_own_budget() -> None:
 
 
 def test_a_site_daemon_that_starts_renews_what_rows_have_and_gives_nothing_before_old_words_have_died_out() -> None:
-    play = three(310.0)
+    play = three(290.0)
     play.run(60)
     held_w = [play.budget_of(name) for name in "abc"]
     play.start()
-    play.rows["b"].demand_w = 310.0
+    play.rows["b"].demand_w = 290.0
     play.run(int(play.site.lease_s))
     assert [play.budget_of(name) for name in "abc"] == pytest.approx(held_w)
     play.run(60)
