@@ -15,6 +15,9 @@ def explain(status: RowStatus, nodes: NodeColumns | None = None, *, age_s: float
     yield heard(status, age_s)
     if status.shadow:
         yield "Shadow mode: plans are published for comparison, and no node applies them."
+    if status.allowance:
+        allowed = f"{watts(status.allowance.budget_w)}: {words.allowance_words(status.allowance)}"
+        yield f"Under the site's budget the row may draw {allowed}."
     for domain in sorted(status.domains, key=lambda item: item.scope != "row"):
         if domain.scope == "row" or domain.rules or domain.power_w > domain.budget_w:
             yield from _of_domain(domain, status)
@@ -39,7 +42,10 @@ def heard(status: RowStatus, age_s: float) -> str:
 def passed(used_frac: float, status: RowStatus) -> str:
     """``above T2 (89 %)`` or ``below every threshold``."""
     below = [(frac, name) for name, frac in status.thresholds.items() if used_frac > frac]
-    return f"above {max(below)[1].upper()} ({percent(max(below)[0])})" if below else "below every threshold"
+    if not below:
+        return "below every threshold"
+    frac, name = max(below)
+    return f"above {words.plain(name).upper()} ({percent(frac)})"
 
 
 def clock(t: float) -> str:

@@ -30,7 +30,7 @@ def table(hints: Sequence[Hint], t: float) -> RenderableType:
     for name in ("Pool", "Instances", "GPUs each", "Clock", "Expected", "Power", "Saves", "Age", "Ends", "Why"):
         shown.add_column(name, overflow="fold")
     for hint in hints:
-        shown.add_row(*_cells(hint, t), style="dim" if _left_s(hint, t) <= 0.0 else "")
+        shown.add_row(*map(Text, _cells(hint, t)), style="dim" if _left_s(hint, t) <= 0.0 else "")
     shares = [Text(_shares(hint)) for hint in hints if hint.weights and _left_s(hint, t) > 0.0]
     return Group(shown, Text(), *shares, Text(_sentence(hints, t)))
 

@@ -43,5 +43,5 @@ def _rows(status: SiteStatus) -> Table:
         found.add_column(name, overflow="fold")
     for row in status.rows:
         figures = (row.power_w, row.budget_w, row.wants_w, row.fail_safe_w, row.reserved_w)
-        found.add_row(row.row, *map(watts, figures), plain(row.note))
+        found.add_row(row.row, *map(watts, figures), Text(plain(row.note)))
     return found

@@ -52,6 +52,9 @@ def summary(status: RowStatus, *, age_s: float = 0.0) -> RenderableType:
         parts += [Gauge(used_frac, (*status.thresholds.values(), 1.0)), _figures(row, status)]
         if row.outlook:
             parts.append(Text.assemble(("Forecast  ", "dim"), words.outlook_line(row.outlook)))
+    if status.allowance and row:
+        by = words.allowance_words(status.allowance)
+        parts.append(Text.assemble(("Budget    ", "dim"), f"{watts(status.allowance.budget_w)} {by}"))
     if status.classes:
         parts += [Text(), _classes(status)]
     if racks := [domain for domain in status.domains if domain.scope != "row"]:
@@ -119,7 +122,7 @@ def _figures(row: DomainStatus, status: RowStatus) -> RenderableType:
     ]
     table = _table(*(name for name, _, _ in columns))
     table.add_row(*(value for _, value, _ in columns), style="bold")
-    table.add_row(*(note for _, _, note in columns))
+    table.add_row(*(Text(note) for _, _, note in columns))  # a text that came from afar must not be markup
     return table
 
 
@@ -140,7 +143,7 @@ def _racks(racks: Sequence[DomainStatus]) -> RenderableType:
     for rack in racks:
         used_frac = rack.power_w / rack.budget_w if rack.budget_w else 0.0
         note = "over" if used_frac > 1.0 else "limited" if rack.rules else ""
-        name = rack.scope.removeprefix("rack/")
+        name = Text(words.plain(rack.scope.removeprefix("rack/")))
         table.add_row(name, watts(rack.power_w), watts(rack.budget_w), percent(used_frac), note)
     return table
 
