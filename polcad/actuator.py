@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from polcad import service
-from polcad.actuator_wire import REQUESTS, Answer, Request, framed, receive
+from polcad.actuator_wire import LONGEST_S, REQUESTS, Answer, Request, framed, receive
 from polcad.complaints import Complaints
 from polcad.config import ActuatorSpec, Config
 from polcad.devices.bounded import BoundedDevice, Bounds, read_bounds
@@ -124,7 +124,7 @@ class Actuator:
                 in_force, obedience = followed.in_force, followed.obedience
         except PolcadError as error:
             refusal = str(error)[:1024]
-        left_s = max(0.0, follower.remaining_s())
+        left_s = min(max(0.0, follower.remaining_s()), LONGEST_S)  # a difference of floats may pass both
         return Answer(refusal, follower.wake.is_set(), left_s, in_force, obedience)
 
     def _plan(self, request: Request) -> Plan | None:

@@ -19,7 +19,8 @@ T = TypeVar("T")
 MAX_FRAME_BYTES = 2 * MAX_PAYLOAD_BYTES  # a plan and a placement, each as long as the broker's wire lets it be
 _HEAD_BYTES = 4
 
-Span = Annotated[float, Range(0.0, 3600.0)]
+LONGEST_S = 3600.0  # of a lease
+Span = Annotated[float, Range(0.0, LONGEST_S)]
 Moment = Annotated[float, Range(0.0, 1e10)]
 
 
