@@ -5,16 +5,32 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given, settings
 
+from polcad.actuator_wire import Request
+from polcad.model import Plan
+from polcad.spec import FAIL_SAFE
+from polcad.wire import encode
 from tests.fuzz.of_node import ORDERS, Orders, follow
 from tests.fuzz.of_row import MOVES, Moves, play
 from tests.fuzz.table import TARGETS
+from tests.test_wire import NOUNS
 
 SMI, DMON, WATTAMETER, GPU_CSV, BMC = (bytes([place]) for place in range(5))
 TRACE, PACKED_TRACE, INTENSITY, BOUNDS, BASELINE, PLAN, KEYS = (bytes([place]) for place in range(7))
 N60 = b"a" * 60
+DOMAIN = {"budget_w": 10.0, "power_w": 5.0, "demand_w": 6.0, "rules": [], "since_t": 1.0}
+
+
+def said(kind: str, **fields: object) -> bytes:
+    """A message of that kind which says so, as the target `screen` takes it."""
+    content = json.loads(encode(*NOUNS[kind]).payload)
+    return bytes([list(NOUNS).index(kind)]) + json.dumps({**content, **fields}).encode()
+
+
 FOUND = {
     "more bits than a float holds": (
         "importer",
@@ -26,7 +42,7 @@ FOUND = {
     ),
     "a node's column of underscores": ("importer", BMC + b"time," + b"_" * 60_000 + b"y\n1,2\n"),
     "a column of brackets": ("importer", GPU_CSV + b"timestamp,power_w," + b"(" * 60_000 + b"y\n1,2,3\n"),
-    "thousands of columns": ("importer", GPU_CSV + b"timestamp,power_w," + b"x," * 30_000 + b"y\n1,2,3\n"),
+    "thousands of columns": ("importer", GPU_CSV + b"timestamp,power_w," + b"x," * 10_000 + b"y\n1,2,3\n"),
     "names that collide however they are told apart": (
         "importer",
         BMC + b"time,%s_watts,%s-2_watts,%s_watts\n1767323045,1,1,1\n" % (N60, N60, N60.upper()),
@@ -58,6 +74,14 @@ FOUND = {
         b"vllm:x{%s} 1\n" % b",".join(b'a%d=""' % place for place in range(60_000)),
     ),
     "a number of points too long for a number": ("database", b"\x7a\0dropped=" + b"9" * 5000),
+    "a threshold that speaks to the terminal": ("screen", said("daemon", thresholds={"\x1b[31m": 0.1})),
+    "a threshold that is markup": ("screen", said("daemon", thresholds={"[/x]": 0.1})),
+    "a rack that is markup": (
+        "screen",
+        said("daemon", domains=[{**DOMAIN, "scope": "[/x]"}]),
+    ),
+    "a rack that speaks to the terminal": ("screen", said("daemon", domains=[{**DOMAIN, "scope": "\x1b[31m"}])),
+    "a hint that is markup": ("screen", said("hint", why="[/x]")),
 }
 QUICK = [name for name in TARGETS if name not in {"page", "row", "node"}]
 
@@ -80,7 +104,7 @@ def test_what_was_found_once_is_mended(what: str) -> None:
     TARGETS[name].run(data)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(MOVES)
 def test_whatever_a_controller_is_told_its_words_can_be_carried_out_and_keep_the_row(moves: Moves) -> None:
     play(moves)
@@ -90,3 +114,7 @@ def test_whatever_a_controller_is_told_its_words_can_be_carried_out_and_keep_the
 @given(ORDERS)
 def test_whatever_a_node_is_told_its_gpus_keep_within_bounds_and_never_loosen_in_silence(orders: Orders) -> None:
     follow(orders)
+
+
+def test_the_longest_lease_is_told_though_a_difference_of_floats_passes_it() -> None:
+    follow([0.05, 0.05, Request(Plan("row", 1, 1, 0.0, 3600.0, FAIL_SAFE), heard_s=1e10)])

@@ -1,6 +1,6 @@
 """Fuzz what takes bytes from strangers, each target for a time; a finding is kept, and told again by its own test.
 
-python -m tests.fuzz [--only TARGET] [--seconds 60]
+python -m tests.fuzz [--only TARGET] [--seconds 60] [--out docs/fuzz.md]
 """
 
 from __future__ import annotations
@@ -10,25 +10,13 @@ import hashlib
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
+from tests.fuzz.page import HANG_S, LONGEST_BYTES, MEMORY_MIB, Outcome, page
 from tests.fuzz.table import TARGETS
 
 WORK = Path("build/fuzz")
-HANG_S, MEMORY_MIB, LONGEST_BYTES = 10, 1024, 65_536
 _STAT = re.compile(r"^stat::(\w+):\s+(\d+)$", re.MULTILINE)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of one target."""
-
-    name: str
-    runs: int
-    runs_per_s: int
-    peak_mib: int
-    found: tuple[Path, ...]
 
 
 def fuzz(name: str, seconds: int) -> Outcome:
@@ -63,18 +51,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", choices=sorted(TARGETS), help="this target; may be given again")
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
+    parser.add_argument("--out", type=Path, help="keep the page here")
     options = parser.parse_args()
-    found = False
-    sys.stdout.write("| target | runs | a second | most memory | found |\n|---|---|---|---|---|\n")
+    outcomes = []
     for name in options.only or TARGETS:
-        outcome = fuzz(name, options.seconds)
-        found |= bool(outcome.found)
-        what = ", ".join(map(str, outcome.found)) or "nothing"
-        sys.stdout.write(
-            f"| {name} | {outcome.runs} | {outcome.runs_per_s} | {outcome.peak_mib} MiB | {what} |\n",
-        )
+        outcomes.append(fuzz(name, options.seconds))
+        sys.stdout.write(f"{outcomes[-1].row()}\n")
         sys.stdout.flush()
-    return 1 if found else 0
+    if options.out:
+        options.out.write_text(page(outcomes, options.seconds))
+    return 1 if any(outcome.found for outcome in outcomes) else 0
 
 
 if __name__ == "__main__":

@@ -102,6 +102,9 @@ class Node:
         spec = AgentSpec(node="n1", state_dir=self.folder)
         self.follower = Follower(spec, BoundedDevice(self.board, BOUNDS), lambda: self.now_s)
         self.actuator = Actuator(self.follower, frozenset(), lambda: self.now_s)
+        kept = self.follower._lease.plan  # what was accepted and not settled, or differs by its number alone, is not
+        self.newest = (kept.epoch, kept.seq) if kept else (0, 0)
+        self.offered = False
 
     async def obey(self, order: Order) -> None:
         """Carry out one order, and ask whether all holds that must."""
@@ -149,9 +152,11 @@ def follow(orders: Orders) -> None:
 
     async def give(folder: str) -> None:
         node = Node(folder, Board())
-        for order in orders:
-            await node.obey(order)
-        await node.follower.close()
+        try:
+            for order in orders:
+                await node.obey(order)
+        finally:
+            await node.follower.close()
 
     with tempfile.TemporaryDirectory(prefix="polcad-fuzz-") as folder:
         asyncio.run(give(folder))

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from polcad.actuator_wire import ANSWERS, REQUESTS, Answer, Request, framed, receive
 from polcad.errors import WireError
@@ -41,6 +42,14 @@ def wire(data: bytes) -> None:
         assert parse_topic(address.topic) == address
         if noun is not None:
             assert decode(encode(address, noun)) == (address, noun)
+
+
+def believed(message: Message) -> Any:
+    """The noun of a message; None where there is none to be believed."""
+    try:
+        return decode(message)[1]
+    except WireError:
+        return None
 
 
 def wire_seeds() -> Iterator[bytes]:
