@@ -28,9 +28,9 @@ __all__ = ["Backoff", "Link", "Presence"]
 class Link:
     """One client's link to the broker, and what waits on both sides of it.
 
-    `clock` stamps arrivals (seconds); `rng` spreads the retries; `on_change` hears each time the link comes up (True),
-    again each time one of its lanes does meanwhile, and each time it goes down (False). Nothing happens until `run`
-    runs: as a task of a daemon, or by ``async with link.opened()``.
+    `clock` stamps arrivals (seconds); `rng` spreads the retries; `on_change` hears whether the link is up, each time it
+    comes up or goes down, or one of its lanes does. Nothing happens until `run` runs: as a task of a daemon, or by
+    ``async with link.opened()``.
     """
 
     def __init__(
@@ -79,16 +79,21 @@ class Link:
         yield quick, Traffic(self._inbox, (plain,), self.counters)
         yield rest, Traffic(self._inbox, (sure,), self.counters, (self._placements,))
 
-    def _note(self, up: bool) -> None:
+    @property
+    def gone(self) -> bool:
+        """Whether nothing comes or goes: what the broker kept may be lost."""
+        return not any(lane.connection is not None for lane in self._lanes)
+
+    def _note(self, _: bool) -> None:
         """A lane came up, or went down."""
-        was_up = self._up.is_set()
         self._complete_once = self._complete_once or self.complete
-        if self.connected and (up or not was_up):
+        if not self._complete_once:
+            return
+        if self.connected:
             self._up.set()
-            self._on_change(True)
-        elif was_up and not self.connected:
+        else:
             self._up.clear()
-            self._on_change(False)
+        self._on_change(self.connected)
 
     async def wait_connected(self) -> None:
         """Return once the link is up."""
