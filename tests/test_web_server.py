@@ -7,21 +7,22 @@ import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from time import perf_counter
 from typing import Any
 
 import msgspec
 import pytest
-from aiohttp import ClientResponse, ClientSession, ClientTimeout, web
+from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, web
 
 from polcad.codec import convert
 from polcad.errors import UnavailableError
 from polcad.model import Event, EventKind
+from polcad.web import listening
 from polcad.web.board import Board
 from polcad.web.server import Server, serve
 from polcad.web.spec import WebSpec
 from tests.row_feed import HOSTILE, START_T, run
 from tests.scrapes import telling_of
+from tests.waiting import eventually
 
 FREE_PORT = WebSpec(port=0)
 
@@ -173,7 +174,7 @@ def test_nothing_can_be_changed_or_fetched_beside_the_page() -> None:
 
 
 @pytest.mark.integration  # fills a socket's buffers
-def test_a_browser_that_reads_nothing_is_dropped_and_puts_stay_quick() -> None:
+def test_a_browser_that_reads_nothing_is_dropped() -> None:
     async def main() -> None:
         board = Board()
         server = Server(board, write_s=0.2)
@@ -185,32 +186,30 @@ def test_a_browser_that_reads_nothing_is_dropped_and_puts_stay_quick() -> None:
         deaf.connect(runner.addresses[0][:2])
         deaf.sendall(b"GET /api/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
         (second,) = run(1, nodes=5000, racks=100)
-        slowest_s, heard = 0.0, False
-        async with asyncio.timeout(8.0):
+        heard = False
+        async with asyncio.timeout(60.0):
             while not heard or server.streams:
                 heard = heard or bool(server.streams)
-                start_s = perf_counter()
                 board.put_nodes(second.t, second.nodes)
-                slowest_s = max(slowest_s, perf_counter() - start_s)
                 await asyncio.sleep(0.01)
         deaf.close()
         await runner.cleanup()
-        assert slowest_s < 0.05
 
     asyncio.run(main())
 
 
-def test_the_server_ends_at_once_while_browsers_look() -> None:
+def test_the_server_ends_without_waiting_for_browsers_that_look() -> None:
     async def main() -> None:
         board = Board()
         fill(board, 3)
-        async with ClientSession() as client:
-            async with serve(board, FREE_PORT) as url:
-                response = await client.get(f"{url}api/stream")
-                await next_state(response)
-                start_s = perf_counter()
-            assert perf_counter() - start_s < 0.5
-            response.close()
+        runner = web.AppRunner(Server(board).application(), shutdown_timeout=600.0)  # how long it would wait for them
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0][:2]
+        async with ClientSession() as client, client.get(f"http://{host}:{port}/api/stream") as response:
+            await next_state(response)
+            async with asyncio.timeout(60.0):
+                await runner.cleanup()
 
     asyncio.run(main())
 
@@ -231,3 +230,60 @@ def test_the_address_is_read_from_configuration() -> None:
     assert convert({"host": "::1", "port": 0}, WebSpec) == WebSpec("::1", 0)
     with pytest.raises(msgspec.ValidationError):
         convert({"port": 70000}, WebSpec)
+
+
+async def crowd(url: str, size: int) -> tuple[list[asyncio.StreamWriter], list[asyncio.Task[bytes]]]:
+    """So many connections that say nothing, and what each hears: done once the server has hung up."""
+    port = int(url.rstrip("/").rpartition(":")[2])
+    pairs = [await asyncio.open_connection("127.0.0.1", port) for _ in range(size)]
+    return [writer for _, writer in pairs], [asyncio.ensure_future(reader.read()) for reader, _ in pairs]
+
+
+async def leave(writers: list[asyncio.StreamWriter], heard: list[asyncio.Task[bytes]]) -> None:
+    for writer in writers:
+        writer.close()
+    await asyncio.gather(*heard, return_exceptions=True)
+
+
+async def answers(client: ClientSession) -> bool:
+    try:
+        async with client.get("/api/snapshot") as response:
+            return response.status == 200
+    except ClientError:
+        return False
+
+
+def test_no_more_connections_are_held_than_a_bound_and_the_page_is_back_when_they_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(listening, "MAX_CONNECTIONS", 8)
+
+    async def main() -> None:
+        async with serve(Board("here"), FREE_PORT) as url, ClientSession(url) as client:
+            writers, heard = await crowd(url, 24)
+            await eventually(lambda: sum(task.done() for task in heard) == 16)
+            assert not await answers(client)
+            await leave(writers, heard)
+            while not await answers(client):  # noqa: ASYNC110  # the server tells nobody that it has room again
+                await asyncio.sleep(0.005)
+
+    asyncio.run(main())
+
+
+def test_a_connection_that_says_nothing_is_hung_up_on_and_one_that_looks_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(listening, "FIRST_WORD_S", 0.05)
+
+    async def main() -> None:
+        board = Board("here")
+        async with serve(board, FREE_PORT) as url, ClientSession(url) as client:
+            async with client.get("/api/stream") as stream:
+                writers, heard = await crowd(url, 3)
+                await eventually(lambda: all(task.done() for task in heard))
+                board.put_event(event("still told"))
+                _, news = await next_state(stream)
+                assert [item["event"]["detail"] for item in news["events"]] == ["still told"]
+            await leave(writers, heard)
+
+    asyncio.run(main())
