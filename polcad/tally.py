@@ -66,7 +66,7 @@ def tally(fleet: Fleet, idle_frac: float, rack: int | None = None) -> Tally:
     """Sum the fleet as it stands, or one rack of it: then the others are zero."""
     places = fleet.places(rack)
     gpu_w = fleet.gpu_w.take(places.at)
-    idle_w = np.minimum(gpu_w, idle_frac * places.max_w)
+    idle_w = np.where(_unmoved(fleet, places), gpu_w, np.minimum(gpu_w, idle_frac * places.max_w))
     host_w = fleet.counted_w[places.nodes] - fleet.gpu_w[places.nodes].sum(axis=1)
     return Tally(
         places.summed(),
@@ -76,6 +76,19 @@ def tally(fleet: Fleet, idle_frac: float, rack: int | None = None) -> Tally:
         places.summed(places.max_w),
         np.bincount(places.rack_of, host_w, minlength=places.shape[0]).astype(float),
     )
+
+
+def _unmoved(fleet: Fleet, places: Places) -> Flags:
+    """GPUs that by their own word run looser than they were told: no setpoint moves what they draw, for now.
+
+    A brake would else be let go because of what it would save on them, again and again.
+    """
+    n = len(fleet.specs)
+    wayward = fleet.present[:n] & ~fleet.obedient[:n]
+    if wayward.any():
+        wayward &= looser(fleet)
+    unmoved: Flags = wayward.take(places.at)
+    return unmoved
 
 
 def _demand_w(fleet: Fleet, places: Places, gpu_w: Floats, idle_w: Floats) -> Floats:

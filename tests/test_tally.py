@@ -123,6 +123,16 @@ def test_a_gpu_is_looser_than_its_plan_beyond_a_step_of_the_clock_grid() -> None
     assert looser(row).any(axis=1).tolist() == [False, False, True]
 
 
+def test_what_a_gpu_draws_that_does_not_follow_its_lock_is_moved_by_none_until_it_follows() -> None:
+    row = heard(LOCK)
+    row.wanted_clock[:] = LOCK.clock_frac
+    hear(row, telemetry("n2", 390.0, gpus=2, seq=2, setpoint=FREE, outcome=Outcome.OVERRIDDEN))
+    group = tally(row, IDLE).classes(0)[HIGH]
+    assert (group.idle_w, group.demand_w) == (780.0, 780.0)
+    hear(row, telemetry("n2", 300.0, gpus=2, seq=3, setpoint=LOCK))
+    assert tally(row, IDLE).classes(0)[HIGH].idle_w < 780.0 / 2
+
+
 def test_a_gpu_that_cannot_tell_what_it_holds_obeys_a_free_plan_alone() -> None:
     said = telemetry("n1", 300.0, gpus=2, setpoint=FREE, outcome=Outcome.DENIED)
     assert said.in_force is not None
