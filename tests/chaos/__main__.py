@@ -1,6 +1,6 @@
 """Break a real row in every way there is a case for, and count what held.
 
-python -m tests.chaos [--only CASE] [--runs 10] [--seed 7] [--jobs 3] [--stretch 1] [--long] [--out docs/reliability.md]
+python -m tests.chaos [--only CASE] [--runs 10] [--seed 7] [--jobs 4] [--stretch 1] [--long] [--out docs/reliability.md]
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=sorted(BY_NAME), help="this case; may be given again")
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--jobs", type=int, default=3, help="rows at the same time")
+    parser.add_argument("--jobs", type=int, default=4, help="rows at the same time")
     parser.add_argument("--stretch", type=float, default=1.0, help="all stays broken so many times longer")
     parser.add_argument("--out", type=Path, help="keep the table here")
     parser.add_argument("--long", action="store_true", help="the cases that take minutes each, and no others")

@@ -24,7 +24,7 @@ class Options:
 
     runs: int = 10
     seed: int = 7
-    jobs: int = 3
+    jobs: int = 4
     stretch: float = 1.0
 
 

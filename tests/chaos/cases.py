@@ -83,6 +83,8 @@ def _freeze(part: str) -> Case:
 
 def _freeze_for(part: str, hold_s: float) -> Case:
     case = _freeze(part)
+    if part == "agent":  # the broker hangs up after 15 s
+        case = replace(case, silences=True, may_lose="what was in flight to a broker that hung up")
     return replace(case, name=f"{case.name}-{hold_s:g}s", hold_s=(hold_s, hold_s), most_runs=2)
 
 

@@ -138,7 +138,7 @@ DISKS = (
         "disk-bad-restart",
         "a node dies and starts again over folders that are full, or read-only",
         _restarted,
-        hold_s=(1.5, 3.0),
+        hold_s=(1.0, 2.0),
         place=Disks,
     ),
     Case(

@@ -136,7 +136,7 @@ STARVED = (
         "starved",
         "daemon, agent, a node, or daemon and agents share 1 or 2 % of one processor",
         _starve,
-        hold_s=(1.0, 4.0),
+        hold_s=(1.0, 3.0),
         may_lose="what a starved program is too slow to read",
         silences=True,
         events_lost=EVENTS_IN_FLIGHT,
