@@ -10,7 +10,7 @@ from polcad.model import Event, EventKind, SiteRow, SiteStatus
 from polcad.pulse import Pulse
 from polcad.web.book import Book
 
-_OLD_S = 120.0  # after the last tick, whose period may be a minute, its figures are told no more
+_OLD_S = 30.0  # after the last tick its figures are told no more
 _OF_ROW: dict[str, Callable[[SiteRow], float]] = {
     "granted_watts": lambda row: row.budget_w,
     "reserved_watts": lambda row: row.reserved_w,

@@ -83,7 +83,7 @@ class SiteSpec:
     name: Name = "site"
     budget_w: DomainWatts | None = None  # of all its rows together; left out: there is no site level
     rows: Annotated[tuple[SiteRowSpec, ...], Items(MAX_ROWS)] = ()
-    tick_s: Annotated[float, Range(0.05, 60.0)] = 3.0  # between two messages: three of a row's ticks
+    tick_s: Annotated[float, Range(0.05, 10.0)] = 3.0  # between two messages: three of a row's ticks
     lease_s: Annotated[float, Range(0.2, 3600.0)] = 15.0  # four lost messages are survived, the fifth is not
     stale_after_s: Annotated[float, Range(0.2, 600.0)] = 10.0  # without a word of a row, or its answer to ours
     dwell_s: Annotated[float, Range(0.0, 3600.0)] = 9.0  # between two cuts: a row takes seconds to come down

@@ -12,7 +12,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from polcad.model import DomainStatus, NodeColumns, Outlook, Priority, Role, RowStatus, Rule, Setpoint, Why
+from polcad.model import (
+    Allowance,
+    DomainStatus,
+    LeaseState,
+    NodeColumns,
+    Outlook,
+    Priority,
+    Role,
+    RowStatus,
+    Rule,
+    Setpoint,
+    Why,
+)
 
 LATE_S = 5.0  # a status is repeated each tick, at most a few seconds apart
 SILENT_S = 15.0
@@ -116,6 +128,12 @@ def scope_words(scope: str) -> str:
     """``row``, ``rack r1``, ``node n3``, ``GPU GPU-…``."""
     kind, _, name = scope.partition("/")
     return plain(f"{'GPU' if kind == 'gpu' else kind} {name}".strip())
+
+
+def allowance_words(allowance: Allowance) -> str:
+    """Whose word a row's budget is, and between what it may move."""
+    whose = "by the site's word" if allowance.lease is LeaseState.HELD else "the site is not heard"
+    return f"{whose}; {watts(allowance.fail_safe_w)} for sure, {watts(allowance.own_w)} at most"
 
 
 def why_words(why: Why, thresholds: Mapping[str, float], outlook: Outlook | None = None) -> str:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parent.parent
 UNITS = sorted((ROOT / "systemd").glob("*.service"))
-MOST_EXPOSED = {"polcad-agent": 2.0, "polcad-daemon": 2.0, "polcad-actuator": 3.5}
+MOST_EXPOSED = {"polcad-agent": 2.0, "polcad-daemon": 2.0, "polcad-site": 2.0, "polcad-actuator": 3.5}
 
 every_unit = pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
 
@@ -61,7 +61,7 @@ def test_a_program_is_not_started_again_where_a_person_must_act(unit: Path) -> N
     never = set(map(int, settings(unit)["RestartPreventExitStatus"][0].split()))
     assert never >= {2, exit_code(ConfigError("")), exit_code(PermissionMissingError(""))}
     assert exit_code(UnavailableError("")) not in never  # a driver or broker may come back
-    if unit.stem == "polcad-daemon":
+    if unit.stem in {"polcad-daemon", "polcad-site"}:
         assert exit_code(OutrankedError("")) in never
 
 
@@ -71,6 +71,7 @@ def test_only_the_actuator_may_set_and_it_sees_no_network() -> None:
         "polcad-actuator": ["CAP_SYS_ADMIN"],
         "polcad-agent": [""],
         "polcad-daemon": [""],
+        "polcad-site": [""],
     }
     assert {name for name, each in by_name.items() if each["User"] == ["root"]} == {"polcad-actuator"}
     assert by_name["polcad-actuator"]["RestrictAddressFamilies"] == ["AF_UNIX"]

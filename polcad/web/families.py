@@ -123,6 +123,7 @@ DAEMON = (
             "nodes_stale": "Nodes silent for too long: they count their worst case.",
             "gpus": "GPUs of the row.",
             "peak_ratio": "Highest use of the row's budget since the start.",
+            "site_leased": "1: its budget is by the site's word, 0: the site is not heard; only of a row under a site.",
             "shadow": "1: nobody follows the plans of this daemon.",
             "leads": "1: this daemon leads the row, 0: it waits as a standby; only where there is one.",
             "lock_up": "1: the engine of the row's lock answers; only where there is a standby.",
