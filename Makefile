@@ -40,6 +40,10 @@ bench: setup packages ## run benchmarks/*.py; BENCH_OUT=docs/benchmarks.md keeps
 chaos: setup packages ## break a real row in every way; CHAOS_OUT=docs/reliability.md keeps the table, ARGS="--only CASE --runs N"
 	$(BIN)/python -m tests.chaos $(if $(CHAOS_OUT),--out $(CHAOS_OUT)) $(ARGS)
 
+fuzz: setup        ## fuzz what strangers may send, FUZZ_S=60 seconds a target; FUZZ_OUT=docs/fuzz.md keeps the table, ARGS="--only TARGET"
+	@sh scripts/fuzz
+	$(BIN)/python -m tests.fuzz $(if $(FUZZ_S),--seconds $(FUZZ_S)) $(if $(FUZZ_OUT),--out $(FUZZ_OUT)) $(ARGS)
+
 soak: setup packages ## feed a day to real programs at speed, and see that memory stays flat; SOAK_OUT=docs/soak.md, ARGS="--hours 6"
 	$(BIN)/python -m tests.soak $(if $(SOAK_OUT),--out $(SOAK_OUT)) $(ARGS)
 
@@ -53,4 +57,4 @@ clean:             ## remove what the other targets made
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup packages demo test test-all test-brokers deb check bench chaos soak generate lock clean
+.PHONY: help setup packages demo test test-all test-brokers deb check bench chaos fuzz soak generate lock clean
