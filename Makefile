@@ -37,6 +37,9 @@ check: setup       ## formatting, lint, types, and the direction of imports
 bench: setup packages ## run benchmarks/*.py; BENCH_OUT=docs/benchmarks.md keeps what they print
 	@sh scripts/bench $(BENCH_OUT)
 
+bench-scale: setup packages ## saturate daemons and brokers (6 minutes); SCALE_OUT=docs/scale.md keeps what they print
+	@sh scripts/bench-scale $(SCALE_OUT)
+
 chaos: setup packages ## break a real row in every way; CHAOS_OUT=docs/reliability.md keeps the table, ARGS="--only CASE --runs N"
 	$(BIN)/python -m tests.chaos $(if $(CHAOS_OUT),--out $(CHAOS_OUT)) $(ARGS)
 
@@ -57,4 +60,4 @@ clean:             ## remove what the other targets made
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup packages demo test test-all test-brokers deb check bench chaos fuzz soak generate lock clean
+.PHONY: help setup packages demo test test-all test-brokers deb check bench bench-scale chaos fuzz soak generate lock clean

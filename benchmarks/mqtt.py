@@ -45,14 +45,14 @@ EVERY = wire.Address("site", "row", "telemetry", "+", "+")
 CONF = ("listener {port} 127.0.0.1", "allow_anonymous true", "set_tcp_nodelay true", "max_queued_messages 0")
 
 
-def telemetry(node: int, seq: int) -> wire.Message:
-    """A node of 8 GPUs, every column filled."""
+def telemetry(node: int, seq: int, power_w: float | None = None) -> Telemetry:
+    """A node of 8 GPUs, every column filled; each draws `power_w`, or any power."""
     rng = random.Random(1000 * node + seq)  # noqa: S311  # figures, not secrets
     uuids = tuple(f"GPU-{node:08x}-1111-2222-3333-{gpu:012x}" for gpu in range(8))
     eight = range(8)
     gpus = Gpus(
         uuid=uuids,
-        power_w=tuple(round(rng.uniform(60.0, 700.0), 1) for _ in eight),
+        power_w=tuple(power_w or round(rng.uniform(60.0, 700.0), 1) for _ in eight),
         max_w=(700.0,) * 8,
         min_w=(200.0,) * 8,
         average_w=tuple(round(rng.uniform(60.0, 700.0), 1) for _ in eight),
@@ -67,30 +67,39 @@ def telemetry(node: int, seq: int) -> wire.Message:
         enforced_w=(700.0,) * 8,
     )
     force = InForce(clock_frac=(1.0,) * 8, cap_frac=(1.0,) * 8, outcome=(Outcome.OK,) * 8)
-    noun = Telemetry(
+    return Telemetry(
         f"n{node}", "boot", seq, 1.7e9 + seq, 1.0, Reading(gpus), force, Obedience(1, seq, LeaseState.HELD)
     )
-    return wire.encode(wire.Address("site", "row", "telemetry", f"r{node % 10}", f"n{node}"), noun)
+
+
+def message(node: int, seq: int) -> wire.Message:
+    """The same, as it is published."""
+    return wire.encode(wire.Address("site", "row", "telemetry", f"r{node % 10}", f"n{node}"), telemetry(node, seq))
 
 
 def flood(messages: int) -> list[bytes]:
     """What all nodes say, second by second, as packets of MQTT 3.1.1."""
-    return [_publish_packet(telemetry(number % NODES, number // NODES)) for number in range(messages)]
+    return [packet(message(number % NODES, number // NODES)) for number in range(messages)]
 
 
 def publish(port: int, packets: Sequence[bytes]) -> None:
     """Publish at QoS 0 by a plain socket: a CONNECT, the messages, and DISCONNECT."""
     with socket.create_connection(("127.0.0.1", port)) as sock:
-        name = b"publisher"
-        body = b"\x00\x04MQTT\x04\x02\x00\x3c" + struct.pack("!H", len(name)) + name
-        sock.sendall(b"\x10" + bytes([len(body)]) + body)
-        sock.recv(4)
+        hello(sock, b"publisher")
         for start in range(0, len(packets), NODES):
             sock.sendall(b"".join(packets[start : start + NODES]))
         sock.sendall(b"\xe0\x00")
 
 
-def _publish_packet(message: wire.Message) -> bytes:
+def hello(sock: socket.socket, name: bytes) -> None:
+    """Connect as a client of this name, and wait until the broker has taken it."""
+    body = b"\x00\x04MQTT\x04\x02\x00\x00" + struct.pack("!H", len(name)) + name
+    sock.sendall(b"\x10" + bytes([len(body)]) + body)
+    sock.recv(4)
+
+
+def packet(message: wire.Message) -> bytes:
+    """A message as a packet of MQTT 3.1.1, published at QoS 0."""
     body = struct.pack("!H", len(message.topic)) + message.topic.encode() + message.payload
     left, length = len(body), b""
     while left:
@@ -211,7 +220,7 @@ def main() -> None:
                 rates[name].append(measure(name, broker.port, packets))
     rate = {name: statistics.median(values) for name, values in rates.items()}
     ratio = statistics.median(ours / bare for ours, bare in zip(rates["ours"], rates["bare"], strict=True))
-    payload = len(telemetry(0, 1).payload)
+    payload = len(message(0, 1).payload)
     if args.json:
         print(json.dumps({"payload_bytes": payload, "messages_per_core_s": rate, "ratio": ratio, "rounds": rates}))
     else:

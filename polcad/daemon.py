@@ -49,7 +49,7 @@ _LOG = logging.getLogger(__name__)
 _LIVE_FOR_S = 10.0  # after its last word a daemon counts as gone
 _LONGEST_TURN_S = 5.0  # of the loop, while the broker is gone: the service manager hears that often that it turns
 _FLUSH_S = 0.005  # the longest that a plan keeps the next event waiting: a broker that takes none must not
-_NEW_OBJECTS = 50_000  # between two looks for cycles: a second's messages of a large row come and go without one
+NEW_OBJECTS = 50_000  # between two looks for cycles: a second's messages of a large row come and go without one
 _HEARD_BEFORE_PLACING_S = 1.0  # retained placements of a scheduler come first
 
 
@@ -403,7 +403,7 @@ async def run(config: Config, *, shadow: bool = False) -> None:
     ConfigError, UnavailableError, OutrankedError; StandDownError instead of it where another start makes a standby.
     """
     row, policy = config.the_row()
-    gc.set_threshold(_NEW_OBJECTS)
+    gc.set_threshold(NEW_OBJECTS)
     with _foresight(config) as foresight, _opened(config.sinks) as sinks:
         daemon = Daemon(
             config.site,

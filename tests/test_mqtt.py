@@ -30,6 +30,7 @@ from polcad.wire import Address, Message
 ROW = "polcad/v1/site/row"
 TELEMETRY = Address("site", "row", "telemetry", "+", "+")
 STATE = Address("site", "row", "state", "+", "+")
+PLACEMENT = Address("site", "row", "placement", "+", "+")
 PLAN = Address("site", "row", "plan")
 EVENT = Address("site", "row", "event")
 
@@ -479,12 +480,31 @@ def test_what_waits_for_a_broker_that_hangs_is_the_newest(mosquitto: StartMosqui
 
 
 @integration
+def test_an_event_waits_for_no_placements(mosquitto: StartMosquitto) -> None:
+    spec = BrokerSpec(port=mosquitto().port)
+
+    async def live() -> None:
+        async with ear(spec, PLACEMENT, EVENT) as hearing, make_link(spec, Presence("x")).opened() as link:
+            for number in range(2000):
+                node = f"n{number}"
+                link.send(
+                    Message(Address("site", "row", "placement", "r1", node).topic, b"%d" % number, 1, retain=True)
+                )
+            link.send(Message(EVENT.topic, b"e", 1))
+            await hearing.until(b"e")
+            assert len(hearing.payloads) < 1000
+            await hearing.until(*(b"%d" % number for number in range(2000)))
+
+    asyncio.run(live())
+
+
+@integration
 def test_a_flood_of_telemetry_costs_the_oldest_of_it_and_no_plan(mosquitto: StartMosquitto) -> None:
     spec = BrokerSpec(port=mosquitto("listener {port} 127.0.0.1", "allow_anonymous true", "max_queued_messages 0").port)
 
     async def flood() -> None:
         presence = Presence("busy", (TELEMETRY, PLAN))
-        busy = make_link(spec, presence, Limits(telemetry=100))
+        busy = make_link(spec, presence, Limits(telemetry=100, a_topic=10_000))
         async with busy.opened(), make_link(spec, Presence("x")).opened() as link:
             for number in range(2000):
                 await link.publish(telemetry(b"t%d" % number))
