@@ -115,7 +115,7 @@ def _untrue(row: ChaosRow) -> list[str]:
 
 
 @dataclass
-class ClockSetBetweenRuns(Fault):
+class RestartedAtAnotherTime(Fault):
     """The daemon dies, its clock is set, and it is started again: newer, though by its clock it may be older."""
 
     by_s: float
@@ -179,7 +179,7 @@ CLOCKS = (
     Case(
         "clock-restart",
         "the daemon dies, its clock is set by 1 h, and it is started again",
-        lambda run, _: ClockSetBetweenRuns((-HOUR_S, HOUR_S)[run % 2]),
+        lambda run, _: RestartedAtAnotherTime((-HOUR_S, HOUR_S)[run % 2]),
         may_lose="events in flight",
         events_lost=EVENTS_IN_FLIGHT,
         place=Clocks,
