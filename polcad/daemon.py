@@ -38,7 +38,7 @@ from polcad.retiming import retimed
 from polcad.school_process import ProcessSchool
 from polcad.signing import Signer, Trust
 from polcad.spec import GuardSpec, RowSpec
-from polcad.standby import Contest, StandbySpec
+from polcad.standby import Contest, StandbySpec, lock_of
 from polcad.telling import Outlets, Telling
 from polcad.web.board import Board
 from polcad.web.metrics import Metrics
@@ -437,7 +437,7 @@ def _contest(config: Config, row: RowSpec) -> Contest | None:
     from polcad.standby_nats import NatsStore  # noqa: PLC0415  # its client is imported by who has a standby alone
 
     ttl_s = spec.ttl_s or config.guard.lease_s
-    store = NatsStore(spec, f"{config.site.name}.{row.name}", ttl_s / 2)
+    store = NatsStore(spec, lock_of(config.site.name, row.name), ttl_s / 2)
     return Contest(store, spec.host or host_name(), ttl_s)
 
 

@@ -99,6 +99,11 @@ class Entry:
     revision: int  # another with each write
 
 
+def lock_of(site: str, row: str) -> str:
+    """The name of a row's lock."""
+    return f"{site}.{row}"
+
+
 class Store(Protocol):
     """The engine that keeps the lock. Both raise UnavailableError."""
 

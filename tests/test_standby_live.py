@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from polcad.doctor.check import Check, State
+from polcad.doctor.lock import check_lock
 from polcad.errors import UnavailableError
 from polcad.model import EventKind, RowStatus
 from polcad.standby import Claim, StandbySpec
@@ -17,6 +19,7 @@ from polcad.standby_nats import NatsStore
 from polcad.testing_brokers import StartMosquitto
 from polcad.testing_nats import NatsCluster, NatsServer
 from polcad.wire import Address, encode
+from tests.chaos.proxy import Proxy
 from tests.fake_nvml.control import FakeNvml
 from tests.live_row import BRAKE, DWELL_S, LEASE_S, SLACK_S, Watch
 from tests.standby_row import STOOD_DOWN, StandbyRow
@@ -101,6 +104,25 @@ def test_a_leader_that_stood_still_is_followed_by_nobody_when_it_goes_on_and_end
     assert min(followed) > older
     assert watch.loosened() == []
     assert second.process.poll() is None
+
+
+def test_a_leader_that_alone_is_cut_off_from_the_engine_is_replaced_and_waits_once_it_is_started_again(
+    row: StandbyRow, nats: NatsServer
+) -> None:
+    with Proxy(nats.client_port) as link:
+        config = row.folder / "first.toml"
+        config.write_text(config.read_text().replace(f":{nats.client_port}", f":{link.port}"))
+        first, _ = row.start_both()
+        until_capped(row)
+        link.cut("up", "down")
+        assert first.process.wait(TAKEOVER_S + SLACK_S) == STOOD_DOWN
+        until(lambda: row.leader() == "second")
+        row.until_followed()
+        link.mend()
+        again = row.host("first")
+        until(lambda: row.told("first", "readyz") == "ok\n", 30.0)
+    assert again.stop() == 0
+    assert row.leader() == "second"
 
 
 def test_a_leader_whose_engine_is_gone_leads_on_and_nobody_begins(row: StandbyRow, nats: NatsServer) -> None:
@@ -247,6 +269,23 @@ def test_an_engine_that_stands_still_or_is_gone_is_told_in_time_and_found_again(
             assert await store.read() is None
 
     asyncio.run(scenario())
+
+
+def test_the_doctor_says_who_holds_the_lock_or_why_it_cannot_be_known(nats: NatsServer) -> None:
+    spec = StandbySpec((nats.url,))
+
+    def examined() -> Check:
+        return asyncio.run(check_lock(spec, "site", "row"))[0]
+
+    async def claim() -> None:
+        async with store_at(nats) as store:
+            await store.write(Claim("a", "x", 1), 0)
+
+    assert examined().detail == "NATS keeps the row's lock; it is free"
+    asyncio.run(claim())
+    assert examined().detail == "NATS keeps the row's lock; a holds it"
+    nats.stop()
+    assert (examined().state, examined().code) == (State.FAIL, 69)
 
 
 def test_an_entry_that_is_none_of_ours_is_told_and_left_alone(nats: NatsServer) -> None:

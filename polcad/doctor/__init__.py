@@ -13,7 +13,7 @@ from pathlib import Path
 
 from polcad.access import Role, identity
 from polcad.config import Config, load
-from polcad.doctor import access, certificates, gpus, hearing, host, setters
+from polcad.doctor import access, certificates, gpus, hearing, host, lock, setters
 from polcad.doctor.check import Check, State
 from polcad.errors import ConfigError
 
@@ -33,6 +33,8 @@ async def examine(
     except ConfigError:
         return found  # the rest would only ask the defaults
     is_node = node if node is not None else config.row is None
+    if config.row is not None and not is_node:
+        found += await lock.check_lock(config.standby, config.site.name, config.row.name)
     found += await _broker(config, is_node=is_node, watch_s=watch_s)
     return [*found, *(await _node(config) if is_node else ())]
 
