@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
-import os
 import pwd
 import socket
 import struct
@@ -22,10 +20,11 @@ from pathlib import Path
 
 from polcad import service
 from polcad.actuator_wire import LONGEST_S, REQUESTS, Answer, Request, framed, receive
+from polcad.alone import alone
 from polcad.complaints import Complaints
 from polcad.config import ActuatorSpec, Config
 from polcad.devices.bounded import BoundedDevice, Bounds, read_bounds
-from polcad.errors import ConfigError, PolcadError, UnavailableError, WireError
+from polcad.errors import ConfigError, PolcadError, WireError
 from polcad.follower import Follower, build_collector, build_device, check_parts, rest
 from polcad.model import Plan
 from polcad.ports import Closable
@@ -147,28 +146,6 @@ def users_of(spec: ActuatorSpec) -> frozenset[int]:
         return frozenset({0, pwd.getpwnam(spec.user).pw_uid})
     except KeyError:
         raise ConfigError(f"actuator.user={spec.user!r}: there is no such user: make it, or name another") from None
-
-
-@contextlib.contextmanager
-def alone(state_dir: Path) -> Iterator[None]:
-    """Nobody else sets these GPUs meanwhile; UnavailableError when somebody does, ConfigError for a bad folder.
-
-    The folder itself is what is locked: nothing is written for it, so that a disk that is full, or read-only, keeps
-    nobody from guarding the GPUs.
-    """
-    try:
-        state_dir.mkdir(parents=True, exist_ok=True)
-        folder = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise ConfigError(f"actuator.state_dir={str(state_dir)!r} cannot be used: {error.strerror}") from None
-    try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UnavailableError(f"another actuator runs already: it holds {state_dir}") from None
-        yield
-    finally:
-        os.close(folder)
 
 
 @contextlib.contextmanager

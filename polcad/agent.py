@@ -8,26 +8,28 @@ runs in a thread of its own and the link to the broker never waits for it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from math import isfinite
+from pathlib import Path
 from random import Random
 
 from polcad import service
 from polcad.actuator_client import ActuatorClient
 from polcad.agent_facts import AgentFacts
+from polcad.alone import alone
 from polcad.backlog import Received
 from polcad.broker_spec import BrokerSpec
 from polcad.clock import SteadyClock
 from polcad.complaints import Complaints
 from polcad.config import AgentSpec, Config
-from polcad.errors import PolcadError, WireError
+from polcad.errors import ConfigError, PolcadError, WireError
 from polcad.follower import Followed, Follower, PlanFollower, build_collector, build_device, check_parts, rest
 from polcad.model import InForce, NodePlacement, NodeState, Obedience, Outcome, Plan, Telemetry
 from polcad.mqtt import Link, Presence
@@ -220,7 +222,7 @@ def build_parts(spec: AgentSpec) -> tuple[Collector, Follower]:
     return collector, Follower(spec, build_device(spec, collector))
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def _watched(agent: Agent, spec: AgentSpec) -> AsyncIterator[None]:
     """Tell machines of the agent while the context lasts, where the configuration asks for it; UnavailableError."""
     if spec.web is None:
@@ -237,6 +239,22 @@ async def _watched(agent: Agent, spec: AgentSpec) -> AsyncIterator[None]:
 
 async def run(config: Config) -> None:
     """The agent that a configuration describes, until cancelled; ConfigError, UnavailableError."""
+    with contextlib.nullcontext() if config.actuator.socket else _alone(config.agent):
+        await _run(config)
+
+
+@contextlib.contextmanager
+def _alone(spec: AgentSpec) -> Iterator[None]:
+    """Nobody else sets these GPUs; where that cannot be known, since there is no folder to hold, say so and go on."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(alone(Path(spec.state_dir)))
+        except ConfigError as error:
+            _LOG.warning("agent.%s: a second agent would not be noticed, and nothing is kept for a restart", error)
+        yield
+
+
+async def _run(config: Config) -> None:
     spec, socket, trust = config.agent, config.actuator.socket, config.signing.trust()
     if socket:
         deadline_s = max(_LEAST_DEADLINE_S, _DEADLINES * spec.gpu_deadline_s)

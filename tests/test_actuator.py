@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from polcad.actuator import _PERIOD_S, Actuator, alone, believer, listening_at, users_of
+from polcad.actuator import _PERIOD_S, Actuator, believer, listening_at, users_of
 from polcad.actuator_client import ActuatorClient
 from polcad.actuator_wire import ANSWERS, MAX_FRAME_BYTES, Answer, Request, framed, receive
 from polcad.agent import Agent, unknown
+from polcad.alone import alone
 from polcad.broker_spec import BrokerSpec
 from polcad.config import ActuatorSpec, AgentSpec, Config
 from polcad.devices.bounded import BoundedDevice, Bounds, read_bounds
@@ -425,7 +426,7 @@ def test_a_second_actuator_over_the_same_state_does_not_start(tmp_path: Path) ->
     state = tmp_path / "state"
     with (
         alone(state),
-        pytest.raises(UnavailableError, match="another actuator"),
+        pytest.raises(UnavailableError, match="another agent or actuator"),
         alone(state),
     ):
         raise AssertionError

@@ -492,7 +492,12 @@ def test_sigterm_ends_agent_and_daemon_in_order_and_the_broker_knows_them_gone(l
 @pytest.mark.integration
 def test_a_stopped_agent_gives_its_boards_back_on_request(live: LiveRow) -> None:
     """After the daemon has ended: the boards are at the fail-safe, and stay there without an agent."""
-    live.programs["n2"].stop()
+    agent = live.programs["n2"]
+    for options in (("--release",), ()):  # while the agent runs, nobody else sets its GPUs
+        early = live.start("agent", "n2", live.boards["n2"].env, *options)
+        assert early.process.wait(10.0) == 69
+    assert early.log.read_text().count("another agent or actuator sets these GPUs") == 2
+    agent.stop()
     assert FREE_MHZ not in live.clocks()["n2"]
     assert live.start("agent", "n2", live.boards["n2"].env, "--release").process.wait(10.0) == 0
     assert live.clocks()["n2"] == {FREE_MHZ}

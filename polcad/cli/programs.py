@@ -85,20 +85,20 @@ def agent(
 
 def actuator(config: ConfigOption = None, release: ReleaseOption = False) -> None:
     """Set this node's GPUs for an agent without privilege, over a Unix socket: to be run as root."""
-    from polcad.actuator import alone, run, usable
+    from polcad.actuator import run, usable
 
     if release:
-        read = configured(config)
-        with alone(Path(read.actuator.state_dir)):
-            _release(read)
+        _release(configured(config))
         return
     run_until_stopped(_reloading(lambda: usable(configured(config)), run))
 
 
 def _release(config: Config) -> None:
+    from polcad.alone import alone
     from polcad.follower import release
 
-    found = release(config.setting)
+    with alone(Path(config.setting.state_dir)):
+        found = release(config.setting)
     for uuid, outcome, detail in zip(found.uuid, found.outcome, found.detail, strict=True):
         typer.echo(f"{uuid}: {'as found' if outcome is Outcome.OK else detail or outcome.value}")
     if Outcome.DENIED in found.outcome:
