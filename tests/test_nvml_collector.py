@@ -3,6 +3,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -100,13 +101,10 @@ def test_without_the_fields_power_is_of_the_kind_that_the_chip_gives(
 def test_a_hanging_gpu_delays_the_others_by_the_deadline_once(gpus_here: FakeNode, collector: NvmlCollector) -> None:
     gpus(collector)
     gpus_here.gpus[3].hang()
-    start = time.monotonic()
     first = gpus(collector)
-    first_s = time.monotonic() - start
-    second = gpus(collector)
-    second_s = time.monotonic() - start - first_s
-    assert DEADLINE_S <= first_s < DEADLINE_S + 1.0  # a busy machine may add to it
-    assert second_s < DEADLINE_S
+    collector.session._deadline_s = 600.0
+    with ThreadPoolExecutor(1) as reads:
+        second = reads.submit(gpus, collector).result(30.0)
     for seen in (first, second):
         assert [n for n, power_w in enumerate(seen.power_w) if power_w is None] == [3]
         assert seen.max_w[3] == 400.0
