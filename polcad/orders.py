@@ -16,16 +16,17 @@ def order(fleet: Fleet, rules: Iterable[Rule]) -> None:
     """Fill `wanted_clock` and `wanted_cap`: the strictest of the rules that speak of a GPU."""
     n, shape = len(fleet.specs), (len(fleet.racks), len(CLASSES))
     clock, cap = np.ones(shape), np.ones(shape)
+    racks = {name: index for index, name in enumerate(fleet.racks)}
     narrow = []
     for rule in rules:
         kind, _, name = rule.scope.partition("/")
         if kind in {"node", "gpu"}:
             narrow.append(rule)
-        elif kind == "row" or name in fleet.racks:
-            rack = slice(None) if kind == "row" else fleet.racks.index(name)
+        elif kind == "row" or name in racks:
+            rack = slice(None) if kind == "row" else racks[name]
             _tighten(clock, cap, (rack, _classes_of(rule)), rule)
-    at = fleet.rack_of[:n, None], fleet.class_of[:n]
-    fleet.wanted_clock[:n], fleet.wanted_cap[:n] = clock[at], cap[at]
+    at = fleet.rack_of[:n, None] * len(CLASSES) + fleet.class_of[:n]  # in the tables, laid out flat
+    fleet.wanted_clock[:n], fleet.wanted_cap[:n] = clock.take(at), cap.take(at)
     for rule in narrow:
         for slot, places in _places(fleet, rule.scope):
             own = places & np.isin(fleet.class_of[slot], _classes_of(rule))
