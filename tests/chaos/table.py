@@ -59,11 +59,13 @@ plans on the wire. In every run it asks, over all of it:
 _NOTES = """`cut-` and `link-` are a proxy before the broker: TCP delivers late what it holds back. `net-` are network
 namespaces on a bridge, where what is cut is lost and nobody is told. `disk-` are small file systems that are filled, or
 mounted read-only; `full-` are limits on the size of files. Clocks are moved by a library before libc, for each program
-its own. Namespaces, control groups and file systems need root. Cases that take minutes each, networks cut for 30 s and
+its own. `upgrade-` and `mixed-` restart programs into what speaks as an older or newer version of the wire would, fewer
+fields or unknown ones and unknown words; `hostile-` is a thief's client at a broker with certificates and signed plans.
+Namespaces, control groups and file systems need root. Cases that take minutes each, networks cut for 30 s and
 10 min, programs that stand still for 20 s: `make chaos ARGS=--long CHAOS_OUT=docs/reliability-long.md`.
 
 Not tried here: packets lost and late at random in a real network (this kernel has no netem; the proxy's delays stand
-for it), disks that hang or return what was never written, power cuts, days of soak."""
+for it), disks that hang or return what was never written, power cuts. A day of messages at speed: `make soak`."""
 
 
 def page(found: Sequence[tuple[Case, Outcome]], options: Namespace, took_s: float) -> str:
