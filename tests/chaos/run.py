@@ -30,6 +30,7 @@ from tests.waiting import until
 
 _POLL_S = 0.01
 _IN_FLIGHT_S = 1.0  # that an event may be on its way
+_SLOW_S = 10.0  # a recovery that takes so long wants its logs read
 _ENDED_WITHIN_S = 5.0  # of a row that has recovered, all that was told to have begun is told to have ended
 _RECONNECT_S = 3.0  # until all clients of a broker are back: they try again each 0.2 s, and start in a second
 _MESSAGES_PER_S = 2 * 3 / PERIOD_S  # of three nodes, which also speak when a plan changes anything
@@ -236,8 +237,9 @@ def run_case(case: Case, runs: int, seed: int, lib_dir: Path, note: Callable[[st
                 note(f"{case.name} {number}: {run}")
                 outcome.runs.append(run)
                 number += 1
-                if any("recovered" in what or "ended" in what for what in run.broken):
+                if run.recovered_s > _SLOW_S or any("ended" in what for what in run.broken):
                     note(_tails(Path(folder)))
+                if any("recovered" in what or "ended" in what for what in run.broken):
                     break
             else:
                 bench.close(outcome)
