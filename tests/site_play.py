@@ -72,13 +72,14 @@ class SitePlay:
 
     budget_w: float
     rows: Mapping[str, PlayedRow]
+    peak_s: float = 300.0
     site: SiteSpec = field(init=False)
     t: float = T0
     log: list[Event] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         specs = tuple(SiteRowSpec(row.name, row.fail_safe_w) for row in self.rows.values())
-        self.site = SiteSpec("site", self.budget_w, specs)
+        self.site = SiteSpec("site", self.budget_w, specs, peak_s=self.peak_s)
         self.epoch = EPOCH
         self.going: list[RowStatus] = []
         self.coming: dict[str, deque[tuple[float, Budgets]]] = {name: deque() for name in self.rows}
@@ -144,5 +145,5 @@ class SitePlay:
         return self.rows[name].budget_w(self.t)
 
 
-def played(budget_w: float, **rows: PlayedRow) -> SitePlay:
-    return SitePlay(budget_w, rows)
+def played(budget_w: float, *, peak_s: float = 300.0, **rows: PlayedRow) -> SitePlay:
+    return SitePlay(budget_w, rows, peak_s)

@@ -17,9 +17,9 @@ def row(name: str, demand_w: float, own_w: float = 400.0, fail_safe_w: float = 2
     return PlayedRow(name, own_w, fail_safe_w, demand_w, **more)
 
 
-def three(a_w: float = 100.0, b_w: float = 100.0, c_w: float = 100.0) -> SitePlay:
+def three(a_w: float = 100.0, b_w: float = 100.0, c_w: float = 100.0, peak_s: float = 300.0) -> SitePlay:
     """Three rows of 400 W at most and 200 W for sure, under 900 W."""
-    return played(900.0, a=row("a", a_w), b=row("b", b_w), c=row("c", c_w))
+    return played(900.0, peak_s=peak_s, a=row("a", a_w), b=row("b", b_w), c=row("c", c_w))
 
 
 # --- whatever happens -----------------------------------------------------------------------------------------------
@@ -28,8 +28,15 @@ KINDS = ("say", "say", "hear", "hear", "deliver", "deliver", "tick", "wait", "lo
 STEPS = st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 2), st.floats(0.0, 1.0)), max_size=150)
 SUBSET = st.frozensets(st.sampled_from("abc"))
 SPELLS = st.lists(
-    st.tuples(st.integers(1, 12), SUBSET, SUBSET, st.sampled_from("abc"), st.floats(0.0, 500.0), st.booleans()),
-    max_size=12,
+    st.tuples(
+        st.integers(1, 20),
+        SUBSET,
+        SUBSET,
+        st.sampled_from("abc"),
+        st.floats(0.0, 500.0),
+        st.sampled_from(("nobody", "nobody", "row", "site")),
+    ),
+    max_size=6,
 )
 
 
@@ -70,25 +77,27 @@ def disturb(play: SitePlay, what: str, name: str, part: float) -> None:
 
 
 @given(SPELLS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_nor_is_it_where_rows_hear_and_are_heard_for_some_time_and_then_not(
-    spells: list[tuple[int, frozenset[str], frozenset[str], str, float, bool]],
+    spells: list[tuple[int, frozenset[str], frozenset[str], str, float, str]],
 ) -> None:
     play = three()
     play.run(25)
     for seconds, deaf, mute, name, demand_w, dies in spells:
         play.rows[name].demand_w = demand_w
-        if dies:
+        if dies == "row":
             play.rows[name].start()
+        elif dies == "site":
+            play.start()
         play.run(seconds, deaf=deaf, mute=mute)  # which looks each second
 
 
 def test_an_old_word_that_the_broker_kept_tells_a_new_site_daemon_nothing() -> None:
-    play = three(290.0)
+    play = three(290.0, peak_s=20.0)
     play.run(60)
     kept = play.rows["a"].say(play.t)
     play.rows["a"].demand_w, play.rows["b"].demand_w = 100.0, 290.0
-    play.run(600)
+    play.run(120)
     play.start()
     play.hear(kept)
     play.tick()
@@ -99,15 +108,15 @@ def test_an_old_word_that_the_broker_kept_tells_a_new_site_daemon_nothing() -> N
 
 
 @given(st.lists(st.floats(0.0, 500.0), min_size=3, max_size=3), st.lists(st.floats(0.0, 500.0), min_size=3, max_size=3))
-@settings(max_examples=10, deadline=None, phases=(Phase.explicit, Phase.generate))
+@settings(max_examples=5, deadline=None, phases=(Phase.explicit, Phase.generate))
 def test_where_all_is_well_every_row_soon_has_what_it_is_guaranteed_and_nothing_is_left_that_one_asks_for(
     before_w: list[float], after_w: list[float]
 ) -> None:
-    play = three(*before_w)
+    play = three(*before_w, peak_s=20.0)
     play.run(40)
     for each, demand_w in zip(play.rows.values(), after_w, strict=True):
         each.demand_w = demand_w
-    play.run(400)
+    play.run(120)
     gap = 1 + 2 * play.site.gap_frac
     for name, each in play.rows.items():
         assert play.budget_of(name) * gap >= min(each.fail_safe_w, demand_of(each))
