@@ -1,9 +1,9 @@
 """One leader among the daemons of a row: who may begin is settled by a lock, who is followed by the plan's epoch.
 
 The lock is one entry of a store that compares before it sets. Who holds it writes it again several times within
-`ttl_s`; who waits takes it once it has looked the same for that long. Looks are counted, not seconds: no two clocks
-need to agree, and a daemon that stood still has not looked meanwhile. A look counts only if the store could also write,
-so an engine that comes back gives the holder as long as it gives those who wait.
+`ttl_s`; who waits takes it once it has looked the same for that long, by its own monotonic clock: no two clocks need to
+agree. Time between two looks counts for a quarter of that at most, for a daemon that stood still did not look. A look
+counts only if the store could also write, so an engine that comes back gives the holder as long as those who wait.
 
 The lock makes nothing safe by itself: a holder that was taken for dead may live. It is then outranked, for the entry
 hands the epoch on, each taker's greater than the one before, and nodes follow the greatest. So a holder that loses the
@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from polcad.model import Count, Items, Name, Range, Text
 from polcad.secret_files import FilePath, read_secret
 
 LOOKS = 8  # within `ttl_s`
+_FEWEST = 4  # from the first that found the lock as it is, however far apart
 _LOG = logging.getLogger(__name__)
 
 
@@ -123,15 +125,16 @@ class Store(Protocol):
 class Contest:
     """One daemon's part in the contest for its row, for as long as it runs."""
 
-    def __init__(self, store: Store, host: str, ttl_s: float) -> None:
+    def __init__(self, store: Store, host: str, ttl_s: float, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.host = host
         self.leader = ""  # who held the lock when it was last looked at
         self.trouble = "the lock was not looked at yet"  # why the engine is no help; "" while it is
-        self._store, self._run, self._period_s = store, uuid.uuid4().hex, ttl_s / LOOKS
+        self._store, self._run, self._ttl_s, self._monotonic = store, uuid.uuid4().hex, ttl_s, monotonic
         self._won = asyncio.Event()
         self._held = Entry(Claim("", "", 0), 0)  # what we last wrote
         self._seen: Entry | None = None
-        self._same = 0  # looks that found it unchanged
+        self._looked_s: float | None = None  # None: the last look failed
+        self._same_s = 0.0  # for which it was found unchanged
 
     @property
     def leads(self) -> bool:
@@ -151,7 +154,7 @@ class Contest:
         try:
             while True:
                 await self._turn(bid)
-                await asyncio.sleep(self._period_s)
+                await asyncio.sleep(self._ttl_s / LOOKS)
         finally:
             await self._leave()
 
@@ -159,7 +162,7 @@ class Contest:
         try:
             await self._contend(bid())
         except UnavailableError as error:
-            self._same = 0
+            self._looked_s = None
             self._note(str(error))
         else:
             self._note("")
@@ -178,7 +181,11 @@ class Contest:
             self._take(Entry(claim, revision))
 
     def _look(self, seen: Entry | None) -> None:
-        self._same = self._same + 1 if seen == self._seen else 0
+        before_s, self._looked_s = self._looked_s, self._monotonic()
+        if before_s is None or seen != self._seen:
+            self._same_s = 0.0
+        else:
+            self._same_s += min(self._looked_s - before_s, self._ttl_s / _FEWEST)
         self._seen = seen
         leader = seen.claim.host if seen else ""
         if leader != self.leader:
@@ -188,11 +195,11 @@ class Contest:
     @property
     def _free(self) -> bool:
         """Whether nobody holds it; one that is not there may be lost, and its holder alive."""
-        return self._same >= LOOKS or (self._seen is not None and not self._seen.claim.host)
+        return self._same_s >= self._ttl_s or (self._seen is not None and not self._seen.claim.host)
 
     def _take(self, entry: Entry) -> None:
         self._held = self._seen = entry
-        self._same, self.leader = 0, self.host
+        self.leader = self.host
         self._won.set()
 
     def _note(self, trouble: str) -> None:

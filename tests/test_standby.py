@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -12,7 +12,7 @@ from polcad.model import FREE, EventKind, LeaseState, Obedience, Plan, Setpoint
 from polcad.ports import Heard, Rival, Tick
 from polcad.spec import FAIL_SAFE
 from polcad.standby import LOOKS, Claim, Contest, Entry, StandbySpec
-from polcad.testing import telemetry
+from polcad.testing import ManualClock, telemetry
 from tests.row_play import GUARD, T0, controller_of, events, plans, row_spec
 
 ABSURD = int((T0 + 10 * 86_400) * 1e6)
@@ -24,7 +24,7 @@ class MemoryStore:
 
     entry: Entry | None = None
     away: str = ""
-    writes: int = 0
+    clock: ManualClock = field(default_factory=ManualClock)
 
     async def read(self) -> Entry | None:
         if self.away:
@@ -36,7 +36,6 @@ class MemoryStore:
             raise UnavailableError(self.away)
         if revision != (self.entry.revision if self.entry else 0):
             return None
-        self.writes += 1
         self.entry = Entry(claim, revision + 1)
         return revision + 1
 
@@ -44,24 +43,28 @@ class MemoryStore:
         pass
 
 
-def looks(contest: Contest, times: int = 1, epoch: int | None = 100) -> None:
-    async def look() -> None:
-        for _ in range(times):
-            await contest._turn(lambda: epoch)
+def contestant(store: MemoryStore, host: str) -> Contest:
+    return Contest(store, host, float(LOOKS), store.clock.now)
 
-    asyncio.run(look())
+
+def looks(contest: Contest, times: int = 1, epoch: int | None = 100) -> None:
+    store = contest._store
+    assert isinstance(store, MemoryStore)
+    for _ in range(times):
+        asyncio.run(contest._turn(lambda: epoch))
+        store.clock.advance(1.0)  # of LOOKS, the time to live
 
 
 def won_by(host: str, store: MemoryStore, epoch: int = 100) -> Contest:
-    contest = Contest(store, host, 5.0)
+    contest = contestant(store, host)
     looks(contest, LOOKS + 1, epoch)
     assert contest.leads
     return contest
 
 
-def test_a_lock_that_nobody_ever_held_is_taken_after_as_many_looks_as_one_that_was_lost() -> None:
-    contest = Contest(MemoryStore(), "a", 5.0)
-    looks(contest, LOOKS - 1)
+def test_a_lock_that_nobody_ever_held_is_taken_after_as_long_as_one_that_was_lost() -> None:
+    contest = contestant(MemoryStore(), "a")
+    looks(contest, LOOKS)
     assert not contest.leads
     looks(contest)
     assert contest.leads
@@ -69,7 +72,7 @@ def test_a_lock_that_nobody_ever_held_is_taken_after_as_many_looks_as_one_that_w
 
 def test_nobody_takes_the_lock_of_a_holder_that_keeps_it() -> None:
     store = MemoryStore()
-    holder, waiter = won_by("a", store), Contest(store, "b", 5.0)
+    holder, waiter = won_by("a", store), contestant(store, "b")
     for _ in range(5 * LOOKS):
         looks(holder)
         looks(waiter)
@@ -87,23 +90,37 @@ def test_the_lock_of_a_silent_holder_is_taken_with_a_greater_epoch_though_the_ta
 def test_a_lock_that_was_given_up_is_taken_at_once_and_hands_the_epoch_on() -> None:
     store = MemoryStore()
     asyncio.run(won_by("a", store, epoch=5000)._leave())
-    taker = Contest(store, "b", 5.0)
+    taker = contestant(store, "b")
     looks(taker)
     assert asyncio.run(taker.won()) == 5001
 
 
 def test_a_waiter_that_stood_still_for_long_waits_on_since_it_has_not_looked() -> None:
     store = MemoryStore()
-    holder, waiter = won_by("a", store), Contest(store, "b", 5.0)
+    holder, waiter = won_by("a", store), contestant(store, "b")
     looks(waiter, LOOKS)
     looks(holder)  # the waiter stands still; it finds another revision when it goes on
     looks(waiter, LOOKS)
     assert not waiter.leads
 
 
+def test_a_long_time_between_two_looks_counts_for_little_and_a_busy_machine_needs_fewer_looks() -> None:
+    store = MemoryStore()
+    won_by("a", store)
+    waiter = contestant(store, "b")
+    looks(waiter)
+    for _ in range(3):
+        store.clock.advance(1000.0)
+        looks(waiter)
+        assert not waiter.leads
+    store.clock.advance(1000.0)
+    looks(waiter)
+    assert waiter.leads
+
+
 def test_an_engine_that_comes_back_gives_its_holder_as_long_as_those_who_wait() -> None:
     store = MemoryStore()
-    holder, waiter = won_by("a", store), Contest(store, "b", 5.0)
+    holder, waiter = won_by("a", store), contestant(store, "b")
     looks(waiter, LOOKS)
     store.away = "gone"
     looks(waiter, 3 * LOOKS)
@@ -118,7 +135,7 @@ def test_an_engine_that_comes_back_gives_its_holder_as_long_as_those_who_wait() 
 
 def test_an_engine_that_is_away_makes_nobody_a_leader_and_takes_no_row_away() -> None:
     store = MemoryStore()
-    holder, waiter = won_by("a", store), Contest(store, "b", 5.0)
+    holder, waiter = won_by("a", store), contestant(store, "b")
     store.away = "gone"
     looks(holder, 3 * LOOKS)
     looks(waiter, 3 * LOOKS)
@@ -128,10 +145,10 @@ def test_an_engine_that_is_away_makes_nobody_a_leader_and_takes_no_row_away() ->
 
 def test_who_could_not_lead_takes_no_lock_and_a_holder_that_cannot_lets_it_run_out() -> None:
     store = MemoryStore()
-    deaf = Contest(store, "a", 5.0)
+    deaf = contestant(store, "a")
     looks(deaf, 2 * LOOKS, None)
     assert not deaf.leads
-    holder, waiter = won_by("b", store), Contest(store, "c", 5.0)
+    holder, waiter = won_by("b", store), contestant(store, "c")
     for _ in range(LOOKS + 1):
         looks(holder, epoch=None)
         looks(waiter)
@@ -141,7 +158,7 @@ def test_who_could_not_lead_takes_no_lock_and_a_holder_that_cannot_lets_it_run_o
 def test_of_two_takers_one_wins() -> None:
     store = MemoryStore()
     won_by("a", store)
-    takers = [Contest(store, name, 5.0) for name in "bc"]
+    takers = [contestant(store, name) for name in "bc"]
     for _ in range(2 * LOOKS):
         for taker in takers:
             looks(taker)
