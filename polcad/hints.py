@@ -26,6 +26,7 @@ _SLACK_FRAC = 1e-6  # of a bound, for sums of floats
 _SHIFT_FRAC = 0.1  # of an even share: a weight that moved less is not worth a new hint
 _NAMED = 3  # stale instances that are named where there are more
 _NOTE = 512
+_MOST_PER_S = 1e9  # of `model.Hint`
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +171,7 @@ class HintDesk:
         return out
 
     def _hint(self, view: ClusterView, plan: PoolPlan) -> Hint:
-        demand = plan.demand
+        requests_per_s, tokens_per_s = _rates_per_s(plan.demand)
         return Hint(
             pool=plan.pool,
             row=self._row,
@@ -180,8 +181,8 @@ class HintDesk:
             tensor_parallel=plan.shape.tensor_parallel,
             clock_frac=plan.shape.clock_frac,
             horizon_s=self._spec.horizon_s,
-            requests_per_s=demand.requests_per_s,
-            tokens_per_s=demand.requests_per_s * (demand.prompt_tokens + demand.output_tokens),
+            requests_per_s=requests_per_s,
+            tokens_per_s=tokens_per_s,
             power_w=plan.power_w,
             saves_w=self._saves_w(view, plan),
             weights=dict(plan.weights) if len(plan.weights) <= MAX_WEIGHTS else {},
@@ -205,11 +206,19 @@ def _excess(view: ClusterView, plans: Sequence[PoolPlan]) -> str:
         return f"the policy calls a pool {unfit[0]!r}, which is no name for a topic"
     if unfit := [plan.pool for plan in plans if not _are_shares(plan.weights)]:
         return f"what the policy weighs instances of {unfit[0]} by are no shares"
+    if unfit := [plan for plan in plans if not 0.0 <= max(_rates_per_s(plan.demand)) <= _MOST_PER_S]:
+        rate = max(_rates_per_s(unfit[0].demand))
+        return f"the policy expects {rate:g} requests or tokens a second of {unfit[0].pool!r}, more than a hint can say"
     if gpus > view.gpus:
         return f"the policy asks for {gpus} GPUs of {view.gpus}"
     if view.power_budget_w is not None and power_w > view.power_budget_w * (1 + _SLACK_FRAC):
         return f"the policy asks for {power_w:.0f} W of {view.power_budget_w:.0f}"
     return ""
+
+
+def _rates_per_s(demand: Demand) -> tuple[float, float]:
+    """Requests and tokens a second."""
+    return demand.requests_per_s, demand.requests_per_s * (demand.prompt_tokens + demand.output_tokens)
 
 
 def _are_shares(weights: Mapping[str, float]) -> bool:

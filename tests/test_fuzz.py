@@ -6,21 +6,27 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 
 from polcad.actuator_wire import Request
-from polcad.model import Plan
-from polcad.spec import FAIL_SAFE
+from polcad.cluster.nouns import Demand
+from polcad.cluster.sorting import Sorter
+from polcad.hints import HintDesk
+from polcad.model import Event, EventKind, Hint, Plan
+from polcad.spec import FAIL_SAFE, HintSpec
 from polcad.wire import encode
 from tests.fuzz.of_node import ORDERS, Orders, follow
+from tests.fuzz.of_pools import POOLS, Told, hint
 from tests.fuzz.of_row import MOVES, Moves, play
 from tests.fuzz.table import TARGETS
+from tests.pool_loads import Fixed, load, plan
 from tests.test_wire import NOUNS
 
 SMI, DMON, WATTAMETER, GPU_CSV, BMC = (bytes([place]) for place in range(5))
-TRACE, PACKED_TRACE, INTENSITY, BOUNDS, BASELINE, PLAN, KEYS = (bytes([place]) for place in range(7))
+TRACE, PACKED_TRACE, INTENSITY, BOUNDS, BASELINE, PLAN, KEYS, PROFILE = (bytes([place]) for place in range(8))
 N60 = b"a" * 60
 DOMAIN = {"budget_w": 10.0, "power_w": 5.0, "demand_w": 6.0, "rules": [], "since_t": 1.0}
 
@@ -68,6 +74,8 @@ FOUND = {
         "engine",
         b'vllm:num_requests_running{a="b"} 1e308\nvllm:num_requests_running{a="c"} 1e308\n',
     ),
+    "a profile nested deeply": ("small_files", PROFILE + b"x = " + b"[" * 5000),
+    "a profile with a number beyond all": ("small_files", PROFILE + b"gpu_max_w = 0x" + b"f" * 9000),
     "a gauge beyond all counting": ("engine", b"vllm:num_requests_running 1e300\n"),
     "a line of sixty thousand labels": (
         "engine",
@@ -83,7 +91,7 @@ FOUND = {
     "a rack that speaks to the terminal": ("screen", said("daemon", domains=[{**DOMAIN, "scope": "\x1b[31m"}])),
     "a hint that is markup": ("screen", said("hint", why="[/x]")),
 }
-QUICK = [name for name in TARGETS if name not in {"page", "row", "node"}]
+QUICK = [name for name in TARGETS if name not in {"page", "row", "node", "pools"}]
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -108,6 +116,36 @@ def test_what_was_found_once_is_mended(what: str) -> None:
 @given(MOVES)
 def test_whatever_a_controller_is_told_its_words_can_be_carried_out_and_keep_the_row(moves: Moves) -> None:
     play(moves)
+
+
+@pytest.mark.integration  # planning takes seconds
+@settings(max_examples=30, deadline=None)
+@given(POOLS)
+def test_whatever_serving_instances_say_no_hint_is_said_that_the_wire_refuses(said: Told) -> None:
+    hint(said)
+
+
+def test_one_absurd_load_does_not_spoil_what_is_learned_of_lengths_for_ever() -> None:
+    sorter = Sorter()
+    absurd = replace(load(requests_per_s=5e-324), prompt_tokens_per_s=1e9, prompt=None)
+    sorter.demand(0.0, [absurd], {})
+    for day in range(1, 8):
+        sorter.demand(day * 86_400.0, [load()], {})
+    assert max(sorter.thresholds.prompt_tokens) < 1000.0
+
+
+def test_a_plan_for_more_than_a_hint_can_say_holds_hints_back() -> None:
+    much = replace(plan(), demand=Demand(1e6, 1e6, 1e6))
+    desk = HintDesk(HintSpec(), "row", Fixed(), 64)
+    desk.begin(0.0)
+    desk.hear(1e3, load())
+    desk.look(1e3)
+    view = desk.question(1e3, 1e6, 1.0)
+    assert view is not None
+    assert [type(each) for each in desk.answer(view, [plan()])] == [Hint, Event]
+    told = desk.answer(view, [much])
+    assert [each.kind for each in told if isinstance(each, Event)] == [EventKind.HINTS_HELD]
+    assert not [each for each in told if isinstance(each, Hint)]
 
 
 @settings(max_examples=15, deadline=None)

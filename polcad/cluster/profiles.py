@@ -112,10 +112,9 @@ class Profile:
         """The profile in a TOML file with this class's fields as keys, or ConfigError."""
         try:
             with path.open("rb") as file:
-                table = tomllib.load(file)
-        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+                return noun_of(cls, tomllib.load(file), f"profile {path}")
+        except (OSError, ValueError, OverflowError, RecursionError) as error:  # no TOML, or a number of too many digits
             raise ConfigError(f"profile {path}: {error}") from error
-        return noun_of(cls, table, f"profile {path}")
 
     @property
     def tensor_parallels(self) -> tuple[int, ...]:

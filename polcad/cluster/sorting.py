@@ -22,6 +22,7 @@ from polcad.places import Floats
 _WINDOW_S = 3600.0
 _POINTS = 120  # at which a distribution is looked at
 _RANKS = (np.arange(_POINTS) + 0.5) / _POINTS
+_MOST_TOKENS = 1e9  # of one request, as `model.Tokens`; beyond all, what is learned of lengths would stay there
 _KNOTS = (0.0, *LENGTH_QUANTILES, 1.0)
 
 
@@ -117,8 +118,8 @@ def demand_of(loads: Sequence[PoolLoad]) -> Demand:
 def _spreads(load: PoolLoad) -> tuple[_Spread, _Spread]:
     rate = load.requests_per_s or 1.0
     return (
-        _spread(load.prompt, (load.prompt_tokens_per_s or 0.0) / rate),
-        _spread(load.output, (load.output_tokens_per_s or 0.0) / rate),
+        _spread(load.prompt, min((load.prompt_tokens_per_s or 0.0) / rate, _MOST_TOKENS)),
+        _spread(load.output, min((load.output_tokens_per_s or 0.0) / rate, _MOST_TOKENS)),
     )
 
 

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from zlib import crc32
 
+from polcad.cluster.profiles import Profile
 from polcad.codec import Codec
 from polcad.config import load
 from polcad.config.example import example
@@ -175,6 +176,10 @@ def _baseline(data: bytes) -> None:
     Baseline(_folder()).load()
 
 
+def _profile(data: bytes) -> None:
+    Profile.read(_kept("profile.toml", data))
+
+
 def _plan(data: bytes) -> None:
     Memory(_kept("plan-row.json", data)).recall()
 
@@ -189,6 +194,24 @@ _KEY = b"""-----BEGIN PUBLIC KEY-----
 MCowBQYDK2VwAyEAA6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=
 -----END PUBLIC KEY-----
 """
+_PROFILE = b"""name = "mine"
+gpu_max_w = 700.0
+gpu_idle_w = 60.0
+host_idle_w = 100.0
+host_load_w = 50.0
+[[degrees]]
+tensor_parallel = 8
+prompt_tokens = [100, 1000]
+prompt_s = [0.1, 0.5]
+prompt_w = [300, 400]
+token_s = 0.03
+token_request_s = 0.001
+token_context_s = 0.0
+token_w = 200
+token_rise_w = 0
+token_rise_requests = 10
+kv_tokens = 50000
+"""
 _FILES: tuple[tuple[Callable[[bytes], None], bytes], ...] = (
     (
         _trace,
@@ -200,11 +223,12 @@ _FILES: tuple[tuple[Callable[[bytes], None], bytes], ...] = (
     (_baseline, b'{"boot_id": "x", "gpus": {"g": {"limit_mw": 400000, "lock_mhz": null}}}'),
     (_plan, Codec.encode(Plan("row", 1, 2, 3.0, 5.0, FAIL_SAFE))),
     (_keys, _KEY),
+    (_profile, _PROFILE),
 )
 
 
 def small_files(data: bytes) -> None:
-    """A trace of requests, a day of a grid, a node's bounds, baseline and last plan, keys."""
+    """A trace of requests, a day of a grid, a node's bounds, baseline and last plan, keys, a model's profile."""
     which, rest = data[:1] or b"\0", data[1:]
     with suppress(PolcadError):
         _FILES[which[0] % len(_FILES)][0](rest)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from hypothesis import given, settings
 from hypothesis.strategies import SearchStrategy
 
-from tests.fuzz import of_answers, of_files, of_node, of_row, of_screen, of_wire
+from tests.fuzz import of_answers, of_files, of_node, of_pools, of_row, of_screen, of_wire
 
 
 class Target(NamedTuple):
@@ -47,12 +47,13 @@ TARGETS = {
     "importer": Target("logs of every format, plain and packed", of_files.importer, of_files.importer_seeds),
     "configuration": Target("TOML, a drop-in, the environment", of_files.configuration, of_files.configuration_seeds),
     "small_files": Target(
-        "traces, carbon, bounds, baseline, kept plan, keys", of_files.small_files, of_files.small_files_seeds
+        "traces, carbon, profiles, bounds, baseline, kept plan, keys", of_files.small_files, of_files.small_files_seeds
     ),
     "engine": Target("scrapes of a vLLM engine, one after the other", of_answers.engine, of_answers.engine_seeds),
     "database": Target("answers of InfluxDB to a write", of_answers.database, of_answers.database_seeds),
     "page": Target("requests to the page, its stream and metrics", of_answers.page, of_answers.page_seeds),
     "screen": Target("messages, as a terminal shows them", of_screen.screen, of_screen.screen_seeds),
     "row": Target("what a controller is told", _drawn(of_row.MOVES, of_row.play), _noise),
+    "pools": Target("what serving instances say, for hints", _drawn(of_pools.POOLS, of_pools.hint), _noise),
     "node": Target("what an actuator is handed", _drawn(of_node.ORDERS, of_node.follow), _noise),
 }
