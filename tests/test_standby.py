@@ -3,15 +3,18 @@
 import asyncio
 import os
 from dataclasses import dataclass, field
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
 from polcad.controller import Controller
 from polcad.errors import ConfigError, UnavailableError
-from polcad.model import FREE, EventKind, LeaseState, Obedience, Plan, Setpoint
+from polcad.model import FREE, EventKind, LeaseState, Obedience, Plan, RowStatus, Setpoint
 from polcad.ports import Heard, Rival, Tick
 from polcad.spec import FAIL_SAFE
 from polcad.standby import LOOKS, Claim, Contest, Entry, StandbySpec
+from polcad.terminal import summary
 from polcad.testing import ManualClock, telemetry
 from tests.row_play import GUARD, T0, controller_of, events, plans, row_spec
 
@@ -249,6 +252,15 @@ def test_a_lock_that_names_an_absurd_epoch_is_outranked_for_nodes_follow_the_gre
     hear(controller, T0, 1, FREE)
     (plan,) = [each for each in controller.on(Tick(T0)) if isinstance(each, Plan)]
     assert plan.epoch == ABSURD
+
+
+def test_the_status_names_the_host_that_leads_where_there_is_a_standby() -> None:
+    told = StringIO()
+    console = Console(width=120, file=told)
+    for host in ("", "a-host"):
+        console.print(summary(RowStatus("row", online=True, epoch=1, host=host), age_s=0.0))
+    assert told.getvalue().count("led by") == 1
+    assert "led by a-host" in told.getvalue()
 
 
 # --- the settings ---------------------------------------------------------------------------------------------------

@@ -99,6 +99,7 @@ def test_a_leader_that_stood_still_is_followed_by_nobody_when_it_goes_on_and_end
         thawed_s = time.monotonic()
         first.process.send_signal(signal.SIGCONT)
         assert first.process.wait(20.0) == STOOD_DOWN
+        assert "started again, it is the standby" in (row.folder / "first.log").read_text()
         followed = [said.plan.epoch for said in row.tap.nouns("telemetry", thawed_s) if said.plan]
     assert followed
     assert min(followed) > older
