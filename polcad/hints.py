@@ -106,6 +106,7 @@ class HintDesk:
             power_budget_w=power_budget_w if own_w is None else own_w,
             cap_clock_frac=cap_clock_frac,
             late=_late(seen.loads, slo, self._kinds),
+            slowest=_slowest(seen.loads, self._kinds),
             measured_t=seen.measured_t,
             members=_members(seen.loads),
         )
@@ -270,6 +271,17 @@ def _late(loads: Sequence[PoolLoad], slo: Mapping[Kind, Slo], kinds_of: Mapping[
     """The pools in which an instance's first tokens take longer than for any of its kinds they may."""
     most_s = {load.pool: max(slo[kind].ttft_s for kind in kinds_of.get(load.pool) or KINDS) for load in loads}
     return frozenset(load.pool for load in loads if (load.ttft_p99_s or 0.0) > most_s[load.pool])
+
+
+def _slowest(loads: Sequence[PoolLoad], kinds_of: Mapping[str, Sequence[Kind]]) -> dict[Kind, Slo]:
+    """What the slowest hundredth takes, by kind: that of the slowest instance of its pool; of pools that tell it."""
+    found: dict[Kind, Slo] = {}
+    for pool in {load.pool for load in loads}:
+        own = [(load.ttft_p99_s, load.tbt_p99_s) for load in loads if load.pool == pool]
+        ttft_s, tbt_s = ([each for each in column if each is not None] for column in zip(*own, strict=True))
+        if len(ttft_s) == len(tbt_s) == len(own):
+            found |= dict.fromkeys(kinds_of.get(pool, ()), Slo(max(ttft_s), max(tbt_s)))
+    return found
 
 
 def _counts(hint: Hint) -> tuple[int, int]:

@@ -1,7 +1,8 @@
 """DynamoLLM (arXiv 2408.00741; HPCA'25): how a serving cluster should be shaped to spend least energy within its SLO.
 
 Three levels, each at its own period. The cluster level (30 min) says how many instances of what shape each pool has,
-sized for the peak of the next epoch (`dynamo_cluster`, `dynamo_sizing`). The pool level (5 min) changes tensor
+sized for the peak of the next epoch (`dynamo_cluster`, `dynamo_sizing`), by objectives that are eased as far as what is
+measured allows (`dynamo_easing`). The pool level (5 min) changes tensor
 parallelism with the GPUs that the pool has, where that pays back (`dynamo_pool`). The instance level (each call, say
 every 5 s) takes the lowest-energy clock that keeps the objectives under the load now (`dynamo_clocks`). Levels can be
 left out (`dynamo_options`), so the published systems are options of this one.
@@ -16,12 +17,14 @@ tells; what becomes of single requests, `dynamo_rescue`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import inf
 
 from polcad.cluster.nouns import ClusterView, Demand, PoolPlan
 from polcad.cluster.profiles import LLAMA2_70B_H100, Profile
 from policies.dynamo_clocks import ClockTable, Loaded, within
 from policies.dynamo_cluster import Sized, relieved, size
+from policies.dynamo_easing import Easing
 from policies.dynamo_options import Options
 from policies.dynamo_pool import Reshaping
 from policies.dynamo_sizing import NO_SLO, Asked
@@ -38,6 +41,7 @@ class Dynamo:
         self._profile, self._options = profile, options or Options()
         profile.degree(self._options.tensor_parallel)  # refused now rather than at the first plan
         self._sized = Sized.anew((), {})
+        self._easing = Easing(self._options.ease_most, self._options.cluster_s)
         self._tables: dict[str, ClockTable] = {}
         self._cluster_t = self._pool_t = self._relief_t = -inf
         self._cap_frac = 1.0
@@ -46,7 +50,9 @@ class Dynamo:
         """What each pool should be now; together the plans serve all kinds."""
         stale = self._stale(view)
         if why := self._cluster_due(view, stale=bool(stale)):
-            self._sized = size(self._profile, self._options, view, why)
+            self._easing.learn(view)
+            aimed = replace(view, slo=self._easing.aims(view.slo))
+            self._sized = size(self._profile, self._options, aimed, why)
             self._cluster_t = self._pool_t = view.t
             self._renew_tables(view)
         elif not stale and (late := self._overloaded(view)):

@@ -32,9 +32,10 @@ class DynamoHints:
         cluster_s: Annotated[float, Range(1.0, 86400.0)] = 1800.0,  # between two decisions on instances
         pool_s: Annotated[float, Range(1.0, 86400.0)] = 300.0,  # between two decisions on tensor parallelism
         slo_margin: Annotated[float, Range(0.01, 1.0)] = 1.0,  # of an objective, what plans may use
-        headroom_frac: Annotated[float, Range(0.0, 10.0)] = 0.17,  # above the load now, for the next seconds
-        merge_gpus: Annotated[int, Range(0, 1024)] = 8,  # a pool that needs no more may merge upwards
+        headroom_frac: Annotated[float, Range(0.0, 10.0)] = 0.2,  # above the load now, for the next seconds
+        merge_gpus: Annotated[int, Range(0, 1024)] = 16,  # a pool that needs no more may merge upwards
         payback_frac: Annotated[float, Range(0.01, 1.0)] = 0.7,  # of a change's saving that is counted on
+        ease_most: Annotated[float, Range(1.0, 100.0)] = 1.4,  # times an objective, to aim at where engines are quicker
         alpha: Annotated[float, Range(0.0, 1.0)] = 0.5,  # in routers' weights, what stalling prompts count for
     ) -> None:
         self._profile = Profile.read(Path(profile)) if profile else LLAMA2_70B_H100
@@ -48,6 +49,7 @@ class DynamoHints:
             headroom_frac=headroom_frac,
             merge_gpus=merge_gpus,
             payback_frac=payback_frac,
+            ease_most=ease_most,
         )
         self._planner = Dynamo(self._profile, options)
         self._routing = Routing(self._profile, alpha)

@@ -24,17 +24,20 @@ class Options:
     cluster_s: float = 1800.0
     pool_s: float = 300.0
     slo_margin: float = 1.0  # of an objective, what plans may use: estimates are careful
-    headroom_frac: float = 0.17  # above the load now, for what the next seconds bring
+    headroom_frac: float = 0.2  # above the load now, for what the next seconds bring
     reshape_headroom_frac: float = 0.3  # above the load now, for what comes until shapes are looked at again
-    merge_gpus: int = 8  # a pool that needs no more may merge upwards
+    merge_gpus: int = 16  # a pool that needs no more may merge upwards
     payback_frac: float = 0.7  # of a change's saving that is counted on
     stale_after_s: float = 60.0
+    ease_most: float = 1.4  # times an objective, what plans aim at where less is measured; 1: the objective
 
     def __post_init__(self) -> None:
         """Refuse periods that are none, and what is no number of pools."""
         for name in ("cluster_s", "pool_s", "slo_margin", "payback_frac", "stale_after_s"):
             if getattr(self, name) <= 0.0:
                 raise ConfigError(f"dynamo: {name}={getattr(self, name):g} must be above 0")
+        if self.ease_most < 1.0:
+            raise ConfigError(f"dynamo: ease_most={self.ease_most:g} must be at least 1")
         if self.pools not in {"one", "nine"}:
             raise ConfigError(f"dynamo: pools={self.pools!r} is neither 'one' nor 'nine'")
 

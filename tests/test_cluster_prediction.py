@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from math import pi, sin
 
+import numpy as np
 import pytest
 
 from polcad.cluster.nouns import KINDS, Demand, Kind
@@ -38,6 +39,16 @@ def test_a_steady_kind_is_foreseen_as_it_is_with_its_lengths() -> None:
     peak = after(2.0).peak()
     assert peak[QUIET].requests_per_s == pytest.approx(0.5, rel=0.1)
     assert (peak[QUIET].prompt_tokens, peak[QUIET].output_tokens) == pytest.approx((2000.0, 400.0))
+
+
+def test_what_surprises_is_a_share_of_the_load_so_that_nights_are_not_bounded_by_days() -> None:
+    """A day of ten times the night, each minute off by a fifth at most: the night's bound stays near the night."""
+    prediction, random = Prediction(step_s=300.0, ahead_s=1800.0), np.random.default_rng(1)
+    for step in range(3 * 288 + 36):
+        mean = 1.0 if step % 288 < 144 else 10.0
+        demand = {BUSY: Demand(mean * random.uniform(0.8, 1.2), 300.0, 40.0)}
+        prediction.observe(300.0 * step, demand)
+    assert 1.0 < prediction.peak()[BUSY].requests_per_s < 1.5
 
 
 def test_before_anything_is_known_the_peak_is_the_load_and_a_margin() -> None:

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from polcad.cluster.loads import MAX_INSTANCES, Loads
-from polcad.cluster.nouns import KINDS, Length, Member, Shape
+from polcad.cluster.nouns import KINDS, Length, Member, Shape, Slo
 from polcad.cluster.sorting import Sorter, demand_of
 from polcad.errors import WireError
 from polcad.hinting import Hinting, hinting
@@ -92,6 +92,16 @@ def test_a_policy_sees_the_clock_in_force_and_which_pools_are_late() -> None:
     desk.at(READY)
     assert {pool: one.shape.clock_frac for pool, one in policy.seen[0].pools.items()} == {"sm": 0.8, "ll": 1.0}
     assert policy.seen[0].late == {"ll"}
+
+
+def test_a_policy_sees_what_the_slowest_took_where_all_of_a_pool_tell_it() -> None:
+    policy = Fixed(plan())
+    told = replace(load("a"), ttft_p99_s=0.2, tbt_p99_s=0.05)
+    desk = Desk(policy, SPEC, told, replace(load("b"), ttft_p99_s=0.1, tbt_p99_s=0.06), load("c", pool="ll"))
+    desk.at(READY)
+    desk.at(READY + 60.0)
+    assert set(policy.seen[-1].slowest.values()) == {Slo(0.2, 0.06)}
+    assert set(policy.seen[-1].slowest) == set(plan().kinds)
 
 
 def test_objectives_follow_the_prompts_that_a_site_has() -> None:

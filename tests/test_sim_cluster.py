@@ -22,6 +22,7 @@ from polcad.sim.cluster_model import ClusterModel, Span, objectives
 from polcad.sim.cluster_result import ClusterResult, carbon_kg, quantile_s
 from polcad.sim.deployment import Deployment, slots_of
 from polcad.sim.engines import Engines
+from polcad.sim.packing import emptied
 from polcad.sim.profiles import Floats
 from polcad.sim.rescuing import Rescuing
 from polcad.simulate_cluster import ClusterOptions, read_intensity, summary
@@ -213,6 +214,30 @@ def test_a_pool_is_reshaped_on_each_of_its_servers_so_that_it_can_be_what_it_was
     deployment.apply(6.0, [plan("ll", 2, Shape(8))])
     assert deployment.running(6.0)["ll"].instances == 2
     assert deployment.changes["started"] == 2
+
+
+def test_servers_whose_instances_fit_on_others_are_emptied_at_the_cost_of_a_start() -> None:
+    engines, deployment = deployed(servers=2, ll=(2, 8))
+    halves = [plan("ll", 2, Shape(4))]
+    deployment.apply(5.0, halves)
+    deployment.apply(30.0, halves)
+    assert (deployment.gpus, deployment.census().unused) == (8, 8)  # not before plans have settled
+    deployment.apply(65.0, halves)
+    assert deployment.gpus == 12
+    assert deployment.running(65.0)["ll"].instances == 2  # who moves serves until its successor does
+    for t in (65.0 + PROFILE.start_s, 70.0 + PROFILE.start_s):
+        engines.advance(t)
+        deployment.apply(t, halves)
+    assert (deployment.gpus, deployment.census().unused) == (8, 0)
+    assert deployment.running(500.0)["ll"].instances == 2
+    assert deployment.changes["moved to another server"] == 1
+    assert deployment.changes["started"] == 3
+
+
+def test_nothing_is_moved_where_no_server_would_be_emptied() -> None:
+    assert emptied({0: [4], 1: [4], 2: [8]}, dict.fromkeys(range(3), 8)) == [0]
+    assert emptied({0: [8], 1: [4, 2], 2: [4]}, dict.fromkeys(range(3), 8)) == []
+    assert emptied({0: [2], 1: [2], 2: [4], 3: [8]}, dict.fromkeys(range(4), 8)) == [0, 1]
 
 
 def test_an_instance_in_a_hurry_runs_as_fast_as_it_may_until_the_next_plans() -> None:

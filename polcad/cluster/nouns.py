@@ -138,4 +138,5 @@ class ClusterView:
     cap_clock_frac: float = 1.0  # the lock in force on the row: no instance runs faster
     late: frozenset[str] = frozenset()  # pools whose slowest hundredth waits too long for first tokens, as engines tell
     measured_t: float | None = None  # when `demand` was measured; None: at `t`
+    slowest: Mapping[Kind, Slo] = field(default_factory=dict)  # what the slowest hundredth took of late; {}: not known
     members: Mapping[str, Sequence[Member]] = field(default_factory=dict)  # by pool, those whose engines tell enough

@@ -1,8 +1,9 @@
 """How much of each kind is coming: the peak of the next epoch, by the same time in past days and what holds of today.
 
-The work is a `Forecaster`'s (by default `polcad.forecast.seasonal`): a domain a kind, and thousandths of a request a
-second in place of watts. It bounds the highest load of the time in which instances asked for now will serve: from their
-start to the end of the epoch. Until it knows enough, the bound is the highest load of the last epoch, and a margin.
+The work is a `Forecaster`'s (by default `polcad.forecast.seasonal`): a domain a kind, and in place of watts the
+logarithm of the load: what surprises is a share of the load, so by night a bound is not as far above it as by day. It
+bounds the highest load of the time in which instances asked for now will serve: from their start to the end of the
+epoch. Until it knows enough, the bound is the highest load of the last epoch, and a margin.
 A forecaster that learns in lessons gets none here.
 """
 
@@ -20,7 +21,8 @@ from polcad.forecast.seasonal import Seasonal
 from polcad.places import Floats
 from polcad.ports import ForecasterMaker
 
-_UNITS = 1000.0  # to a request a second: forecasters count in watts, and resolve about a twentieth of one
+_UNITS = 1000.0  # to a unit of the logarithm: forecasters count in watts, and resolve about a twentieth of one
+_LEAST = 0.01  # requests a second: loads that are lower still hardly differ
 _LENGTHS_S = 3600.0  # over so long mean lengths are taken
 _KEPT = tuple(item.name for item in fields(Demand) if item.name != "requests_per_s")
 
@@ -58,7 +60,7 @@ class Prediction:
 
     def peak(self) -> dict[Kind, Demand]:
         """The highest load of each kind to be ready for, never below the load now."""
-        bound = self._forecaster.upper(self._ahead_s, self._q) / _UNITS
+        bound = _rates(self._forecaster.upper(self._ahead_s, self._q))
         early = (1.0 + self._margin_frac) * np.maximum(self._highest, self._now)
         rates = np.maximum(np.where(np.isfinite(bound), bound, early), self._now).tolist()
         return {
@@ -70,10 +72,20 @@ class Prediction:
     def _close(self, t: float) -> None:
         """Learn the step that ended."""
         mean, steady = self._sum / self._count, np.ones(len(KINDS), dtype=np.bool_)
-        self._forecaster.observe(t, _UNITS * mean, steady)
+        self._forecaster.observe(t, _told(mean), steady)
         peak = self._recent.passed(t, mean, steady)[0]
         self._highest = np.where(np.isfinite(peak), peak, np.maximum(self._highest, mean))
         self._sum, self._count = np.zeros(len(KINDS)), 0
+
+
+def _told(rates: Floats) -> Floats:
+    """Loads as the forecaster is told of them."""
+    return _UNITS * np.log1p(rates / _LEAST)
+
+
+def _rates(told: Floats) -> Floats:
+    """And back, in requests a second."""
+    return _LEAST * np.expm1(told / _UNITS)
 
 
 class _Lengths:

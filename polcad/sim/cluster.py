@@ -29,7 +29,7 @@ from polcad.sim.profiles import Floats
 from polcad.sim.requests import Ints
 from polcad.sim.rescuing import Rescuing
 from polcad.sim.row import START_T
-from polcad.sim.sampling import Sampling
+from polcad.sim.sampling import Sampling, Slowest
 from polcad.sim.serving import WAITING_MOST
 
 _MINUTE_TICKS = 12
@@ -66,6 +66,7 @@ class Cluster:
         self._dropped = self._slow = 0
         self._said: dict[str, float] = {}  # what planners say, and when it was last told
         self._told: list[Told] = []
+        self._slowest = Slowest(self._engines)
         self._samples = Sampling(self._engines, self._deployment, model.seconds, model.profile.unused_w)
 
     def _built(self, model: ClusterModel) -> tuple[Engines, Deployment]:
@@ -157,6 +158,7 @@ class Cluster:
                 self._tell(t, f"metrics are stale for {stale.length_s:.0f} s")
             return
         self._known, self._measured_s = self._meter.demand(), t
+        self._slowest.look(t)
         if tick % _MINUTE_TICKS == 0:
             self._prediction.observe(START_T + t, self._known)
             if not self._model.provisioned:
@@ -228,6 +230,7 @@ class Cluster:
             pools=self._deployment.running(t),
             power_budget_w=model.power_budget_w,
             cap_clock_frac=self._cap_frac(t),
+            slowest=self._slowest.known,
             measured_t=START_T + self._measured_s,
         )
 

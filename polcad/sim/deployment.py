@@ -5,6 +5,10 @@ instance too many serves another pool that needs its shape, at once, or gives it
 still missing is started anew (`Profile.start_s`, drawing power). What is left over takes no new requests, and is
 switched off when it is empty, but not before its successors serve. While a pool is far from complete, those that
 served its kinds before help it; a pool that has nobody is served by the next larger one.
+
+When plans have stood for a minute, servers whose instances fit on others are emptied (`packing`): each instance is
+started anew elsewhere, at the full cost of that, and serves where it is until then. A pool that wants GPUs back which
+it left unused may then find them taken, and has to start others.
 """
 
 from __future__ import annotations
@@ -17,9 +21,11 @@ from math import ceil
 from polcad.cluster.nouns import KINDS, Kind, PoolPlan, Running, Shape, name_of
 from polcad.cluster.profiles import Profile
 from polcad.sim.engines import LOBBY, Engines
+from polcad.sim.packing import emptied
 
 SERVER_GPUS = 8
 _ENOUGH_FRAC = 0.75  # of its instances, with which a pool serves alone
+_SETTLED_S = 60.0  # that plans stand, before servers are emptied
 _SOON_S = 2.0  # an instance that serves in so long may be given requests now
 
 
@@ -33,6 +39,7 @@ class Instance:
     shape: Shape
     ready_s: float
     draining: bool = False
+    moving: bool = False  # to another server: it serves until its successor does
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,7 @@ class Deployment:
         self._plans: dict[str, PoolPlan] = {}
         self._members: dict[Kind, tuple[int, ...]] = {}  # who serves a kind
         self._asked: tuple[object, ...] = ()
+        self._pack_s = 0.0  # when servers may be emptied
         self._next_s = 0.0  # when instances that start, or empty ones, are to be looked at
 
     @property
@@ -91,9 +99,11 @@ class Deployment:
         """Make what the plans ask for; `at_once`: as a cluster that has always been so."""
         self._plans = {plan.pool: plan for plan in plans}
         asked = tuple((plan.pool, plan.kinds, plan.instances, plan.shape.tensor_parallel) for plan in plans)
-        if asked != self._asked or t >= self._next_s:
-            self._asked = asked
+        if asked != self._asked:
+            self._asked, self._pack_s = asked, t + _SETTLED_S
             self._reconcile(t, at_once=at_once)
+        elif t >= self._next_s or (t >= self._pack_s and self._pack(t)):
+            self._reconcile(t)
         self._set_clocks(t)
 
     def lose(self, t: float) -> str:
@@ -144,21 +154,42 @@ class Deployment:
     def _of(self, pool: str) -> list[Instance]:
         return [one for one in self._instances.values() if one.pool == pool and not one.draining]
 
-    def _reconcile(self, t: float, *, at_once: bool) -> None:
+    def _right(self, plan: PoolPlan) -> list[Instance]:
+        """A pool's instances of the shape that is planned, but for those that leave their server."""
+        shards = plan.shape.tensor_parallel
+        return [one for one in self._of(plan.pool) if one.shape.tensor_parallel == shards and not one.moving]
+
+    def _pack(self, t: float) -> bool:
+        """Let the instances of servers that can be emptied move, once nothing else is under way; whether any does."""
+        instances = self._instances.values()
+        if any(one.draining or one.moving or one.ready_s > t for one in instances):
+            return False
+        self._pack_s = float("inf")
+        held: dict[int, list[int]] = {}
+        for one in instances:
+            held.setdefault(one.server, []).append(one.shape.tensor_parallel)
+        leaving = set(emptied(held, dict(enumerate(self._room))))
+        for one in instances:
+            one.moving = one.server in leaving
+            self.changes["moved to another server"] += one.moving
+        return bool(leaving)
+
+    def _reconcile(self, t: float, *, at_once: bool = False) -> None:
         lack: dict[str, int] = {}
         kept: set[int] = set()
+        room = {server: self._free(server) for server in range(len(self._room))}
         for pool, plan in self._plans.items():
-            right = [one for one in self._of(pool) if one.shape.tensor_parallel == plan.shape.tensor_parallel]
-            chosen = sorted(right, key=lambda one: (one.ready_s > t, one.slot))[: plan.instances]
+            chosen = sorted(self._right(plan), key=lambda one: (one.ready_s > t, room[one.server], one.slot))
+            chosen = chosen[: plan.instances]
             kept.update(one.slot for one in chosen)
             lack[pool] = plan.instances - len(chosen)
         spare = [one for one in self._instances.values() if one.slot not in kept]
         gone: list[Instance] = []
         for pool in lack:
-            own = [one for one in spare if one.pool == pool]
+            own = [one for one in spare if one.pool == pool and not self._moves(one)]
             gone += self._reshape(t, pool, lack, own)
         spare = [one for one in spare if one.slot in self._instances]
-        held = [one for one in spare if lack.get(one.pool)]  # their pools need them until others have started
+        held = [one for one in spare if lack.get(one.pool) or self._awaited(one, t)]  # until others have started
         free = [one for one in spare if one not in held]
         self._relabel(lack, free)
         for pool in lack:
@@ -169,6 +200,16 @@ class Deployment:
         for one in gone:
             self._switch_off(one, t, kept=True)
         self._end_drained(t)
+
+    def _moves(self, one: Instance) -> bool:
+        """Whether it is to be what it is, elsewhere."""
+        plan = self._plans.get(one.pool)
+        return one.moving and plan is not None and plan.shape.tensor_parallel == one.shape.tensor_parallel
+
+    def _awaited(self, one: Instance, t: float) -> bool:
+        """Whether it serves in place of a successor that starts elsewhere."""
+        plan = self._plans.get(one.pool)
+        return one.moving and plan is not None and self._ready(plan, t) < plan.instances
 
     def _relabel(self, lack: dict[str, int], spare: list[Instance]) -> None:
         """Give pools what others have too many of, in the shape that they need: to those that lack most first."""
@@ -182,7 +223,7 @@ class Deployment:
                 return
             pool, one = found
             spare.remove(one)
-            one.pool, one.draining = pool, False
+            one.pool, one.draining, one.moving = pool, False, False
             lack[pool] -= 1
             self.changes["moved to another pool"] += 1
 
@@ -218,10 +259,12 @@ class Deployment:
 
     def _start(self, t: float, lack: dict[str, int], start_s: float) -> None:
         """Start what is missing, on the servers with the least room that suffices."""
+        leaving = {one.server for one in self._instances.values() if one.moving}
         for pool, plan in self._plans.items():
             gpus = plan.shape.tensor_parallel
             while lack[pool]:
                 fits = [server for server in range(len(self._room)) if self._free(server) >= gpus]
+                fits = [server for server in fits if server not in leaving] or fits
                 if not fits:
                     self.changes["found no room"] += lack[pool]
                     break
@@ -249,8 +292,7 @@ class Deployment:
         return self._plans.get(pool, mine)
 
     def _ready(self, plan: PoolPlan, t: float) -> int:
-        right = [one for one in self._of(plan.pool) if one.shape.tensor_parallel == plan.shape.tensor_parallel]
-        return sum(one.ready_s <= t + _SOON_S for one in right)
+        return sum(one.ready_s <= t + _SOON_S for one in self._right(plan))
 
     def _put(self, t: float, server: int, pool: str, after_s: float) -> None:
         slot, shape = self._slots.pop(), self._plans[pool].shape

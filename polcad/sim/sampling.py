@@ -6,15 +6,43 @@ from math import ceil
 
 import numpy as np
 
+from polcad.cluster.nouns import KINDS, Kind, Slo
 from polcad.sim import serving
 from polcad.sim.cluster_model import TICK_S
 from polcad.sim.cluster_result import Series, quantile_s
 from polcad.sim.deployment import Deployment
 from polcad.sim.engines import Engines
-from polcad.sim.requests import HOUR_S
+from polcad.sim.requests import HOUR_S, Ints
 
 _SAMPLE_S = 60.0  # of the series, at least
+_SLOWEST_S = 1800.0  # over so long the slowest hundredth is taken
+_ENOUGH = 500  # requests of a kind, to know their slowest hundredth
 _MOST_SAMPLES = 2016  # every five minutes of a week
+
+
+class Slowest:
+    """What the slowest hundredth of each kind took in the last half hour, as engines would tell."""
+
+    def __init__(self, engines: Engines) -> None:
+        self.known: dict[Kind, Slo] = {}
+        self._engines, self._next_s = engines, _SLOWEST_S
+        self._before = self._counts()
+
+    def look(self, t: float) -> None:
+        """Renew it, each half hour."""
+        if t < self._next_s:
+            return
+        self._next_s = t + _SLOWEST_S
+        counts = self._counts()
+        bins, self._before = counts - self._before, counts
+        self.known = {}
+        for place, kind in enumerate(KINDS):
+            ttft_s, tbt_s = (quantile_s(each[place], 0.99) for each in bins)
+            if ttft_s is not None and bins[0, place].sum() >= _ENOUGH:
+                self.known[kind] = Slo(ttft_s, tbt_s or 0.0)
+
+    def _counts(self) -> Ints:
+        return np.stack([self._engines.world.ttft, self._engines.world.tbt])
 
 
 class Sampling:
