@@ -24,7 +24,7 @@ from polcad.cli.common import (
     row_name,
     run_until_stopped,
 )
-from polcad.wire import KINDS, Message, everywhere
+from polcad.wire import KINDS, OF_SITE, Message, everywhere
 
 
 def add_to(app: typer.Typer) -> None:
@@ -52,7 +52,7 @@ def record(
 
     read = configured(config, broker, site)
     site_name, name = read.site.name, row_name(read, row)
-    topics = tuple(everywhere(site_name, name, kind) for kind in KINDS)
+    topics = tuple(everywhere(site_name, name, kind) for kind in KINDS if kind not in OF_SITE)
     presence = Presence(client_id=f"polcad-record-{time.time_ns():x}", subscriptions=topics)
     link = Link(read.broker, presence, SteadyClock().now, Random())  # noqa: S311  # spreads retries
 
