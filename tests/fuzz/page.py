@@ -15,27 +15,29 @@ HANG_S, MEMORY_MIB, LONGEST_BYTES = 10, 1024, 65_536
 _PAGE = """\
 # Fuzzing
 
-By `make fuzz FUZZ_S={seconds} FUZZ_OUT=docs/fuzz.md`, {cores} cores, Python {python}. One target alone: `make fuzz
-FUZZ_S=600 ARGS="--only importer"`.
+By `make fuzz FUZZ_S={seconds} FUZZ_OUT=docs/fuzz.md`, Python {python}, on {cores} cores with a load of {load:.0f} at
+the end. One target alone: `make fuzz FUZZ_S=600 ARGS="--only importer"`.
 
 What a stranger may send, write or answer goes to the product's own code, changed at random and led by the branches
 that it takes ([atheris](https://github.com/google/atheris), libFuzzer), from seeds that the code itself makes. An
 input finds something if the code raises anything but polcad's own errors (`polcad/errors.py`), if what it lets
 through breaks what the target asserts, if it takes longer than {hang} s, or if the process needs more than {memory}
-MiB. Inputs have up to {longest} bytes. A run ends with exit code 1 then, the input lies in `build/fuzz/found/`, and
-its traceback in `build/fuzz/TARGET.log`.
+MiB. Inputs have up to {longest} bytes. Branches in C (msgspec, zstd) are not followed. A run ends with exit code 1
+then, the input lies in `build/fuzz/found/`, and its traceback in `build/fuzz/TARGET.log`.
 
 | target | what is changed | inputs | a second | most memory | found |
 |---|---|---|---|---|---|
 {rows}
 
-*row* and *node* are sequences: hypothesis makes them of the bytes. A controller is told telemetry, placements, holds,
-rivals and ticks in any order and at any time. All that it says is a message that the wire takes; a domain over its
-budget holds all of its own at the brake or below; while a node is silent nothing of the row is loosened; epoch and
-sequence only grow; its power is a finite number. An actuator is handed plans, placements and nonsense, time passes,
-and it starts anew: no GPU goes below its bounds, is looser than its plan, or is loosened in silence, and no older
-plan is taken. The ordinary tests run all targets over their seeds, over what was found so far, and the two sequences
-a few times (`tests/test_fuzz.py`). The input of a new finding belongs into its `FOUND`, as short as it can be.
+*row*, *pools* and *node* are sequences: hypothesis makes them of the bytes. A controller is told telemetry,
+placements, holds, rivals and ticks in any order and at any time. All that it says is a message that the wire takes; a
+domain over its budget holds all of its own at the brake or below; while a node is silent nothing of the row is
+loosened; epoch and sequence only grow; its power is a finite number. An actuator is handed plans, placements and
+nonsense, time passes, and it starts anew: no GPU goes below its bounds, is looser than its plan, or is loosened in
+silence, and no older plan is taken. Instances tell any load, the built-in hint policies plan by it: every hint is a
+message that the wire takes. The ordinary tests run all targets over their seeds, over what was found so far, and the
+sequences a few times (`tests/test_fuzz.py`). The input of a new finding belongs into its `FOUND`, as short as it can
+be.
 
 Not fuzzed: the MQTT client itself (paho, behind `intake`), TLS, and NVML, whose answers the fake of `tests/fake_nvml`
 gives.
@@ -55,9 +57,14 @@ By this fuzzer, or while its targets were written:
 - An answer of a database with a number of 5000 digits ended the thread that writes points.
 - A load with a counter that fell between two readings, an infinite gauge or one beyond all counting ended its
   collector, or was refused by the wire as a whole.
+- One absurd load made lengths that hints are planned by infinite for ever; a plan for more tokens a second than a
+  hint can say was said, and refused by all.
+- An actuator's answer about a lease of 3600 s passed its own bound by a rounding error, and the agent refused it.
+- A rack's or threshold's name, or the reason of a hint, that is markup ended `polcad top` or `polcad hints`; the
+  first two could give the terminal orders.
 - Alien exceptions: badly packed or short traces, cells beyond csv's limit, tokens that are no number, times ten years
-  apart (for memory), deeply nested bounds, baselines and heads of blocks, settings whose name is not UTF-8, a
-  configuration path without a name, throttle reasons of 400 digits.
+  apart (for memory), deeply nested bounds, baselines and heads of blocks, profiles of models, settings whose name is
+  not UTF-8, a configuration path without a name, throttle reasons of 400 digits.
 """
 
 
@@ -83,6 +90,7 @@ def page(outcomes: Sequence[Outcome], seconds: int) -> str:
     return _PAGE.format(
         seconds=seconds,
         cores=os.cpu_count(),
+        load=os.getloadavg()[0],
         python=platform.python_version(),
         hang=HANG_S,
         memory=MEMORY_MIB,
