@@ -8,12 +8,16 @@ import pytest
 from polcad.model import FREE, Plan, Rule, Setpoint, Why
 from tests.chaos.bench import BY_NAME
 from tests.chaos.ear import Heard
-from tests.chaos.judge import LEASE_S, REACTION_S, Board, Verdict, judge, longest
+from tests.chaos.faults import Board, blind
+from tests.chaos.judge import LEASE_S, REACTION_S, Verdict, judge, longest
+from tests.chaos.judge import Board as Judged
 from tests.chaos.meter import Look
+from tests.chaos.row import BUDGET_W
 from tests.chaos.run import run_case
+from tests.fake_nvml.control import FakeGpu
 from tests.live_row import FREE_MHZ
 
-BOARD = Board(0, "n2", "low")
+BOARD = Judged(0, "n2", "low")
 LOCK = Setpoint(1110 / 1410)
 
 
@@ -30,7 +34,7 @@ def plans(setpoint: Setpoint, until_s: float) -> list[Heard]:
     return [plan(t / 10, setpoint) for t in range(-1, int(until_s * 10))]
 
 
-def judged(seen: list[Look], said: list[Heard], board: Board = BOARD) -> Verdict:
+def judged(seen: list[Look], said: list[Heard], board: Judged = BOARD) -> Verdict:
     return judge(seen, said, [board])
 
 
@@ -60,7 +64,7 @@ def test_a_board_whose_node_hears_nothing_may_stay_at_the_fail_safe_of_what_it_h
     said = [*plans(FREE, 1.0), *(plan(t / 10, Setpoint(0.2)) for t in range(10, 50))]
     seen = looks(*[FREE_MHZ] * 10, *[1110] * 40)
     assert judged(seen, said).broken()
-    assert not judged(seen, said, Board(0, "n2", "low", deaf_from_s=0.95)).broken()
+    assert not judged(seen, said, Judged(0, "n2", "low", deaf_from_s=0.95)).broken()
 
 
 def test_a_loosening_that_no_plan_asks_for_is_found_out_at_once() -> None:
@@ -75,10 +79,11 @@ def test_a_row_over_its_budget_is_found_out() -> None:
 
 
 @pytest.mark.integration
-def test_a_row_whose_daemon_is_killed_holds(fake_nvml_lib: Path) -> None:
-    outcome = run_case(BY_NAME["kill-daemon"], 1, 7, fake_nvml_lib)
+@pytest.mark.parametrize("case", ["kill-daemon", "mixed-versions", "hostile-flood", "clock-all"])
+def test_a_row_that_is_broken_holds(fake_nvml_lib: Path, case: str) -> None:
+    outcome = run_case(BY_NAME[case], 1, 7, fake_nvml_lib)
     assert outcome.failures == []
-    assert outcome.runs[0].verdict.peak_w > 2300.0
+    assert outcome.runs[0].verdict.peak_w > BUDGET_W  # it was driven over it
 
 
 @pytest.mark.integration
@@ -88,3 +93,12 @@ def test_a_row_whose_nodes_go_free_in_silence_is_found_out(
     monkeypatch.setenv("POLCAD_AGENT__FAIL", "release")
     outcome = run_case(replace(BY_NAME["kill-broker"], hold_s=(4.0, 4.0)), 1, 7, fake_nvml_lib)
     assert any("over budget" in each for each in outcome.failures)
+
+
+@pytest.mark.integration
+def test_a_fault_of_which_nothing_is_told_is_found_out(fake_nvml_lib: Path) -> None:
+    harmless = replace(
+        BY_NAME["sensor-zero"], make=lambda _, __: Board("n1", FakeGpu.well, says=blind), hold_s=(1.0, 1.0)
+    )
+    outcome = run_case(harmless, 1, 7, fake_nvml_lib)
+    assert outcome.failures == ["run 0 (calm): no event sensor_fault of node/n1"]
