@@ -47,9 +47,9 @@ class Connection:
         with self._words():
             await self._client.__aenter__()
 
-    async def subscribe(self, addresses: Sequence[Address]) -> None:
-        """Ask for the messages of these topics; a single one refused is an error."""
-        wanted = [(address.topic, KINDS[address.kind].qos) for address in addresses]
+    async def subscribe(self, addresses: Sequence[Address], most_qos: int = 1) -> None:
+        """Ask for the messages of these topics, at `most_qos` at most; a single one refused is an error."""
+        wanted = [(address.topic, min(most_qos, KINDS[address.kind].qos)) for address in addresses]
         if not wanted:
             return
         with self._words():

@@ -243,11 +243,11 @@ class Daemon:
         return self.controller.waits or (self._shadow and t - self._live_t < _LIVE_FOR_S)
 
     def _note_link(self, up: bool) -> None:
-        if up and self._up_t is None and self._hinting:
-            self._hinting.desk.begin(self._clock.now())
         self._up_t = self._clock.now() if up else None
         self.telling.connected = up
-        if self._link.gone:  # a broker that comes back may have kept nothing
+        if up and self._hinting:
+            self._hinting.desk.begin(self._clock.now())
+        if not up:  # a broker that comes back may have kept nothing
             self._placed, self._placed_all = {}, False
 
     async def _events(self) -> AsyncIterator[Input]:
@@ -370,7 +370,7 @@ class Daemon:
 
         A shadow tells no node anything: what a node is placed as decides what the row's own plan sets on it.
         """
-        silent = self._shadow or self.controller.waits or self._placed_all or not self._link.complete
+        silent = self._shadow or self.controller.waits or self._placed_all
         if silent or self._up_t is None or now - self._up_t < _HEARD_BEFORE_PLACING_S:
             return
         self._placed_all = True

@@ -40,6 +40,7 @@ class Presence:
     birth: tuple[Message, ...] = ()
     farewell: tuple[Message, ...] = ()
     will: Message | None = None
+    most_qos: int = 1  # of what is subscribed to
 
 
 class Backoff:
@@ -121,7 +122,7 @@ class Lane:
         try:
             await connection.open()
             try:
-                await connection.subscribe(self._presence.subscriptions)
+                await connection.subscribe(self._presence.subscriptions, self._presence.most_qos)
                 for message in self._presence.birth:
                     await connection.publish(message)
                 self._mark_up(connection, node)

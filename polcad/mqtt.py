@@ -3,8 +3,9 @@
 * `Link.send` never blocks; a slow or absent broker is owed the newest message of each topic (`polcad.backlog`).
 * Plans (QoS 0) never wait for the acknowledgement of an event (QoS 1), and neither waits for the thousands of
   placements that a daemon says when it comes: each has a pump of its own.
-* At a cluster, what is acknowledged has a connection of its own, too. A node of NATS takes nothing more from a client
-  whose message at QoS 1 waits to be agreed on by the others: up to ten seconds when one of them is lost.
+* At a cluster, what is to be acknowledged has a connection of its own, and subscriptions are at QoS 0. For ten seconds
+  after a node is lost, while the others agree on a new leader, NATS takes nothing more from a client that has sent at
+  QoS 1, and brings nothing for a new subscription at QoS 1. One at QoS 0 brings the same messages at once.
 * Readers take all that has arrived in one wake-up.
 """
 
@@ -20,7 +21,7 @@ from polcad.backlog import DEFAULT_LIMITS, Counters, Inbox, Limits, Outbox, Rece
 from polcad.broker_spec import BrokerSpec
 from polcad.errors import UnavailableError
 from polcad.lane import Backoff, Lane, Presence, Traffic
-from polcad.wire import KINDS, Address, Message
+from polcad.wire import Message
 
 __all__ = ["Backoff", "Link", "Presence"]
 
@@ -28,9 +29,8 @@ __all__ = ["Backoff", "Link", "Presence"]
 class Link:
     """One client's link to the broker, and what waits on both sides of it.
 
-    `clock` stamps arrivals (seconds); `rng` spreads the retries; `on_change` hears whether the link is up, each time it
-    comes up or goes down, or one of its lanes does. Nothing happens until `run` runs: as a task of a daemon, or by
-    ``async with link.opened()``.
+    `clock` stamps arrivals (seconds); `rng` spreads the retries; `on_change` hears each time the link comes up (True)
+    or goes down. Nothing happens until `run` runs: as a task of a daemon, or by ``async with link.opened()``.
     """
 
     def __init__(
@@ -60,13 +60,8 @@ class Link:
 
     @property
     def connected(self) -> bool:
-        """Whether what needs no acknowledgement comes and goes; from the first time on that all subscriptions stood."""
+        """Whether all that was subscribed to comes; from the first time on that birth messages were said, too."""
         return self._complete_once and self._lanes[0].connection is not None
-
-    @property
-    def complete(self) -> bool:
-        """Whether all subscriptions stand, and the birth messages are sent."""
-        return all(lane.connection is not None for lane in self._lanes)
 
     def _parts(self, presence: Presence, *, one: bool) -> Iterator[tuple[Presence, Traffic]]:
         """Who we are and what waits, by lane: one lane for all, or else one that waits for no acknowledgement."""
@@ -74,20 +69,14 @@ class Link:
         if one:
             yield presence, Traffic(self._inbox, (plain, sure), self.counters, (self._placements,))
             return
-        quick = Presence(f"{presence.client_id}-quick", tuple(to for to in presence.subscriptions if not _qos(to)))
-        rest = replace(presence, subscriptions=tuple(to for to in presence.subscriptions if _qos(to)))
+        quick = Presence(f"{presence.client_id}-quick", presence.subscriptions, most_qos=0)
         yield quick, Traffic(self._inbox, (plain,), self.counters)
-        yield rest, Traffic(self._inbox, (sure,), self.counters, (self._placements,))
-
-    @property
-    def gone(self) -> bool:
-        """Whether nothing comes or goes: what the broker kept may be lost."""
-        return not any(lane.connection is not None for lane in self._lanes)
+        yield replace(presence, subscriptions=()), Traffic(self._inbox, (sure,), self.counters, (self._placements,))
 
     def _note(self, _: bool) -> None:
         """A lane came up, or went down."""
-        self._complete_once = self._complete_once or self.complete
-        if not self._complete_once:
+        self._complete_once = self._complete_once or all(lane.connection is not None for lane in self._lanes)
+        if self.connected == self._up.is_set():
             return
         if self.connected:
             self._up.set()
@@ -160,7 +149,3 @@ class Link:
                 task.cancel()
             await asyncio.gather(*lanes, return_exceptions=True)
             self._inbox.close()
-
-
-def _qos(address: Address) -> int:
-    return KINDS[address.kind].qos

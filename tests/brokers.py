@@ -24,7 +24,7 @@ class Kind(StrEnum):
 def broker_of(kind: Kind, folder: Path) -> AbstractContextManager[Broker]:
     """The broker of a kind, which starts with the block."""
     if kind is Kind.NATS:
-        return NatsCluster(folder)
+        return NatsCluster(folder, nats_conf())
     if kind is Kind.BRIDGE:
         return BridgedMosquittos(folder, bridge_conf())
     return Mosquitto(folder)
@@ -37,14 +37,41 @@ def page_block(title: str) -> str:
     return found[1]
 
 
+def nats_conf() -> str:
+    """The page's configuration of a node, as a template for ports and folders of ours."""
+    return _replaced(
+        page_block("/etc/nats-server.conf"),
+        ("server_name: nats1", "server_name: $name"),
+        ("0.0.0.0:4222", "127.0.0.1:$port"),
+        ("127.0.0.1:8222", "127.0.0.1:$monitor_port"),
+        ("/var/lib/nats", "$store"),
+        ("0.0.0.0:1883", "127.0.0.1:$mqtt_port"),
+        ("0.0.0.0:6222", "127.0.0.1:$route_port"),
+        ("nats://nats1.example:6222, nats://nats2.example:6222, nats://nats3.example:6222", "$routes"),
+    )
+
+
+def open_conf(folder: Path) -> list[str]:
+    """The page's configuration of a Mosquitto that lets everyone in, on a port and in a folder of ours."""
+    return _replaced(
+        page_block("/etc/mosquitto/conf.d/polcad-open.conf"),
+        ("listener 1883", "listener {port} 127.0.0.1"),
+        ("/var/lib/mosquitto/", f"{folder}/"),
+    ).splitlines()
+
+
 def bridge_conf() -> list[str]:
     """The page's configuration of a bridge, on ports of ours, and for a row of the names that tests use."""
-    text = page_block("/etc/mosquitto/conf.d/polcad-bridge.conf")
-    for theirs, ours in (
+    return _replaced(
+        page_block("/etc/mosquitto/conf.d/polcad-bridge.conf"),
         ("listener 1883", "listener {port} 127.0.0.1"),
         ("address upper.example:1883", "address 127.0.0.1:{upper}"),
         ("polcad/v1/site/row1/", "polcad/v1/site/row/"),
-    ):
+    ).splitlines()
+
+
+def _replaced(text: str, *pairs: tuple[str, str]) -> str:
+    for theirs, ours in pairs:
         assert theirs in text, theirs
         text = text.replace(theirs, ours)
-    return text.splitlines()
+    return text

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from polcad.config import load
 from polcad.model import NodePlacement, Placement, Priority
 from polcad.testing_brokers import BridgedMosquittos, Mosquitto
 from polcad.wire import Address, Message, encode
-from tests.brokers import bridge_conf
+from tests.brokers import bridge_conf, open_conf, page_block
 from tests.chaos.proxy import Proxy
 from tests.fake_nvml.control import FakeNvml
 from tests.live_row import FAIL_SAFE, FREE_MHZ, LEASE_S, SLACK_S, LiveRow, Watch, Wiretap
+from tests.secured import AS_ROOT
 from tests.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -61,3 +63,13 @@ def test_no_message_comes_twice_over_a_bridge(tmp_path: Path) -> None:
 def _crosses(above: Wiretap, below: Wiretap, message: Message) -> bool:
     above.send(message)
     return bool(below.heard)
+
+
+def test_the_pages_other_configurations_are_what_they_say(tmp_path: Path) -> None:
+    with Mosquitto(tmp_path, [*open_conf(tmp_path), *AS_ROOT]) as broker, Wiretap(broker.port) as tap:
+        tap.send(encode(Address("site", "row", "placement", "r1", "n1"), NodePlacement("n1")))
+    config = tmp_path / "polcad.toml"
+    config.write_text(page_block("/etc/polcad/polcad.toml"))
+    assert [node.host for node in load([config], {}).broker.nodes()] == [
+        f"nats{number}.example" for number in (1, 2, 3)
+    ]

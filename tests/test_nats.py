@@ -12,6 +12,7 @@ import pytest
 
 from polcad.daemon import told
 from polcad.testing_nats import NatsCluster, NatsServer
+from tests.brokers import nats_conf
 from tests.fake_nvml.control import FakeNvml
 from tests.live_row import FAIL_SAFE, FREE_MHZ, LEASE_S, SLACK_S, LiveRow, Wiretap, clock_mhz
 from tests.waiting import until
@@ -24,7 +25,7 @@ _TOLD = re.compile(r"^INFO polcad\.daemon: ((?:row|rack/\S+|node/\S+|gpu/\S+): .
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[NatsCluster]:
-    with NatsCluster(tmp_path) as running:
+    with NatsCluster(tmp_path, nats_conf()) as running:
         yield running
 
 
