@@ -38,7 +38,7 @@ from polcad.retiming import retimed
 from polcad.school_process import ProcessSchool
 from polcad.signing import Signer, Trust
 from polcad.spec import GuardSpec, RowSpec
-from polcad.standby import Contest, StandbySpec, lock_of
+from polcad.standby import Contest, lock_of
 from polcad.telling import Outlets, Telling
 from polcad.web.board import Board
 from polcad.web.metrics import Metrics
@@ -431,7 +431,7 @@ async def run(config: Config, *, shadow: bool = False) -> None:
 
 def _contest(config: Config, row: RowSpec) -> Contest | None:
     """The daemon's part in the contest for its row; None where it has the row to itself."""
-    spec: StandbySpec = config.standby
+    spec = config.standby
     if not spec.servers:
         return None
     from polcad.standby_nats import NatsStore  # noqa: PLC0415  # its client is imported by who has a standby alone

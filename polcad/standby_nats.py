@@ -25,7 +25,8 @@ from nats.js.kv import KeyValue
 from polcad.broker_spec import TlsSpec
 from polcad.codec import Codec
 from polcad.errors import UnavailableError
-from polcad.standby import Claim, Entry, StandbySpec
+from polcad.standby import Claim, Entry
+from polcad.standby_spec import StandbySpec
 
 T = TypeVar("T")
 _CLAIM = Codec(Claim)

@@ -13,7 +13,8 @@ from polcad.errors import ConfigError, UnavailableError
 from polcad.model import FREE, EventKind, LeaseState, Obedience, Plan, RowStatus, Setpoint
 from polcad.ports import Heard, Rival, Tick
 from polcad.spec import FAIL_SAFE
-from polcad.standby import LOOKS, Claim, Contest, Entry, StandbySpec
+from polcad.standby import LOOKS, Claim, Contest, Entry
+from polcad.standby_spec import StandbySpec
 from polcad.terminal import summary
 from polcad.testing import ManualClock, telemetry
 from tests.row_play import GUARD, T0, controller_of, events, plans, row_spec

@@ -14,8 +14,9 @@ from polcad.doctor.check import Check, State
 from polcad.doctor.lock import check_lock
 from polcad.errors import UnavailableError
 from polcad.model import EventKind, RowStatus
-from polcad.standby import Claim, StandbySpec
+from polcad.standby import Claim
 from polcad.standby_nats import NatsStore
+from polcad.standby_spec import StandbySpec
 from polcad.testing_brokers import StartMosquitto
 from polcad.testing_nats import NatsCluster, NatsServer
 from polcad.wire import Address, encode

@@ -34,7 +34,7 @@ from polcad.errors import ConfigError
 from polcad.ports import ForecasterMaker, Policy, SinkSettings
 from polcad.signing import SigningSpec
 from polcad.spec import ForecastSpec, GuardSpec, HintSpec, NodeSpec, RackSpec, RowSpec, SiteSpec
-from polcad.standby import StandbySpec
+from polcad.standby_spec import StandbySpec
 from polcad.web.spec import WebSpec
 
 __all__ = [

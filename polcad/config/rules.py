@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from polcad.config.sections import Report
 from polcad.curve import dynamic_frac
 from polcad.spec import ForecastSpec, GuardSpec, HintSpec, NodeSpec, RowSpec, SiteSpec
-from polcad.standby import StandbySpec
+from polcad.standby_spec import StandbySpec
 from polcad.wire import OF_POOLS
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from polcad.doctor.check import Check, State
 from polcad.errors import ConfigError, UnavailableError
-from polcad.standby import StandbySpec, lock_of
+from polcad.standby import lock_of
+from polcad.standby_spec import StandbySpec
 
 _ANSWER_S = 3.0
 _UNAVAILABLE = 69
