@@ -4,12 +4,14 @@ import asyncio
 import os
 from dataclasses import dataclass, field
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from polcad.cli import exit_code
 from polcad.controller import Controller
-from polcad.errors import ConfigError, UnavailableError
+from polcad.errors import ConfigError, OutrankedError, StandDownError, UnavailableError
 from polcad.model import FREE, EventKind, LeaseState, Obedience, Plan, RowStatus, Setpoint
 from polcad.ports import Heard, Rival, Tick
 from polcad.spec import FAIL_SAFE
@@ -253,6 +255,14 @@ def test_a_lock_that_names_an_absurd_epoch_is_outranked_for_nodes_follow_the_gre
     hear(controller, T0, 1, FREE)
     (plan,) = [each for each in controller.on(Tick(T0)) if isinstance(each, Plan)]
     assert plan.epoch == ABSURD
+
+
+def test_systemd_starts_an_outranked_daemon_again_only_where_it_would_wait() -> None:
+    unit = (Path(__file__).parents[1] / "systemd" / "polcad-daemon.service").read_text().splitlines()
+    stays_down = next(line for line in unit if line.startswith("RestartPreventExitStatus=")).partition("=")[2].split()
+    assert "Restart=always" in unit
+    assert str(exit_code(OutrankedError("x"))) in stays_down
+    assert str(exit_code(StandDownError("x"))) not in stays_down
 
 
 def test_the_status_names_the_host_that_leads_where_there_is_a_standby() -> None:
