@@ -92,7 +92,7 @@ class SigningSpec:
     """Signed plans: the daemon signs where it has a key, and an agent that trusts a key follows nothing else."""
 
     key_file: FilePath = ""  # daemon: a private key of `polcad pki plan-key`, or credential:NAME; "": signs nothing
-    trusted_file: FilePath = ""  # agent: public keys of daemons, one after the other; "": looks at no signature
+    trusted_file: FilePath = ""  # agent: keys of daemons, row under a site: of the site, in one file; "": looks at none
     max_age_s: Annotated[float, Range(1.0, 3600.0)] = 60.0  # agent: between a plan's time and its own clock, at most
 
     def signer(self, environ: Mapping[str, str] = os.environ) -> Signer | None:

@@ -81,6 +81,8 @@ class SiteController:
         told = event.status.allowance
         if told is None or told.epoch <= self._epoch:
             self._strays.discard(event.status.row)
+        elif self._is_absurd(told.epoch, event.t):
+            self.counters["absurd_epochs"] += 1
         elif not any(account.confirmed for account in self._accounts.values()):
             self._epoch = told.epoch + 1
         else:
@@ -88,9 +90,12 @@ class SiteController:
             if 2 * len(self._strays) > len(self._accounts):
                 raise OutrankedError(f"site {self._site.name}: epoch {told.epoch} has it, this daemon is {self._epoch}")
 
+    def _is_absurd(self, epoch: int, t: float) -> bool:
+        return epoch > max(self._epoch, t * _EPOCHS_PER_S) + _ABSURD_AHEAD_S * _EPOCHS_PER_S
+
     def _meet_rival(self, event: Rival) -> None:
         """Outrank an older daemon while this one has said nothing yet; else the newer daemon has the site."""
-        if event.epoch > (event.t + _ABSURD_AHEAD_S) * _EPOCHS_PER_S:
+        if self._is_absurd(event.epoch, event.t):
             self.counters["absurd_epochs"] += 1
         elif event.epoch > self._epoch:
             if self._seq > 0:

@@ -281,6 +281,15 @@ def test_a_newer_site_daemon_has_the_site_and_an_older_one_is_outranked() -> Non
     assert fresh.controller.epoch == EPOCH + 51
 
 
+def test_an_epoch_of_next_week_is_nobodys() -> None:
+    play, absurd = three(), EPOCH + 7 * 86_400 * 10**6
+    said = play.rows["a"].say(play.t)
+    play.hear(replace(said, allowance=Allowance(200.0, 400.0, 200.0, absurd, 1, LeaseState.HELD)))
+    assert play.controller.on(Rival(play.t, absurd)) == []
+    assert play.controller.epoch == play.epoch
+    assert play.controller.counters["absurd_epochs"] == 2
+
+
 def test_rows_that_follow_a_newer_epoch_end_a_daemon_only_as_a_majority() -> None:
     play = three()
     play.run(30)
