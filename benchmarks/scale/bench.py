@@ -28,10 +28,10 @@ from polcad.mqtt import Link, Presence
 from polcad.testing_brokers import Mosquitto
 from polcad.wire import decode, everywhere
 
-CONF = ("listener {port} 127.0.0.1", "allow_anonymous true", "set_tcp_nodelay true", "max_queued_messages 0")
+CONF = ("listener {port} 127.0.0.1", "allow_anonymous true", "set_tcp_nodelay true", "max_queued_messages 1000")
 WARM_UP_S = 3.0
 START_S = 60.0
-DRAIN_S = 10.0  # for what is under way when a feed has stopped, at most
+DRAIN_S = 5.0  # for what is under way when a feed has stopped, at most
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20
 
@@ -42,33 +42,20 @@ def cores() -> tuple[list[int], list[int]]:
     return every[len(every) // 2 :], every[: max(1, len(every) // 2)]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Meter:
-    """A process, measured from the last `start` on."""
+    """A process, measured."""
 
     pid: int
-    _cpu_s: float = 0.0
-    _wall_s: float = 0.0
-
-    def start(self) -> None:
-        """Begin anew."""
-        self._cpu_s, self._wall_s = self._spent_s(), time.monotonic()
 
     def cpu_s(self) -> float:
-        """Processor time since the start."""
-        return self._spent_s() - self._cpu_s
-
-    def core(self) -> float:
-        """The share of one core since the start."""
-        return self.cpu_s() / (time.monotonic() - self._wall_s)
+        """Processor time since it began, user and system."""
+        stat = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(stat[11]) + int(stat[12])) / _TICKS_PER_S
 
     def memory_mib(self) -> float:
         """Resident now."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * _PAGE_MIB
-
-    def _spent_s(self) -> float:
-        stat = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(stat[11]) + int(stat[12])) / _TICKS_PER_S
 
 
 @dataclass(slots=True)
@@ -77,8 +64,10 @@ class Ear:
 
     row: Row
     port: int
+    daemon: Meter
     plans: list[tuple[float, frozenset[str]]] = field(default_factory=list)  # the scopes that have rules
     statuses: list[RowStatus] = field(default_factory=list)
+    spent_s: list[float] = field(default_factory=list)  # by the daemon, when each status came
 
     async def listen(self) -> None:
         """Until cancelled."""
@@ -93,15 +82,20 @@ class Ear:
                         self.plans.append((received.t, frozenset(rule.scope for rule in noun.rules)))
                     elif isinstance(noun, RowStatus) and noun.online:
                         self.statuses.append(noun)
-
-    def taken(self) -> int:
-        """Messages that the daemon has heard or dropped, as it said last."""
-        counters = self.statuses[-1].counters
-        return counters.get("telemetry", 0) + counters["dropped_in"]
+                        self.spent_s.append(self.daemon.cpu_s())
 
     def heard(self) -> int:
-        """Messages that reached its controller."""
+        """Messages that reached the daemon's controller, as it said last."""
         return self.statuses[-1].counters.get("telemetry", 0)
+
+    def begin(self) -> None:
+        """Forget all statuses but the last."""
+        self.statuses, self.spent_s = self.statuses[-1:], self.spent_s[-1:]
+
+    def each_us(self) -> float:
+        """Processor time of the daemon a message, between the first status and the last."""
+        first = self.statuses[0].counters.get("telemetry", 0)
+        return 1e6 * (self.spent_s[-1] - self.spent_s[0]) / max(1, self.heard() - first)
 
     def lags_s(self) -> list[float]:
         """How late each tick came, against the one that came earliest."""
@@ -165,7 +159,10 @@ async def measure(rows: Sequence[Row], folder: Path, seconds: float) -> list[Fig
         meters = [stack.enter_context(daemon(row, broker.port, folder, next(own_cores))) for row in rows]
         feeds = [stack.enter_context(feeding(row, broker.port)) for row in rows]
         async with contextlib.AsyncExitStack() as tasks:
-            ears = [await tasks.enter_async_context(_listening(Ear(row, broker.port))) for row in rows]
+            ears = [
+                await tasks.enter_async_context(_listening(Ear(row, broker.port, meter)))
+                for row, meter in zip(rows, meters, strict=True)
+            ]
             return await _measure(Meter(broker.pid), meters, feeds, ears, seconds)
 
 
@@ -179,34 +176,34 @@ async def _measure(
     await asyncio.sleep(WARM_UP_S)
     since_s = time.monotonic()
     for ear in ears:
-        ear.statuses = ear.statuses[-1:]
-    for meter in (broker, *meters):
-        meter.start()
+        ear.begin()
+    before_s = [meter.cpu_s() for meter in (broker, *meters)]
     await asyncio.sleep(seconds)
-    shares, broker_s = [meter.core() for meter in meters], broker.cpu_s()
+    after_s = [meter.cpu_s() for meter in (broker, *meters)]
+    broker_s, *shares = [
+        (after - before) / (time.monotonic() - since_s) for before, after in zip(before_s, after_s, strict=True)
+    ]
     for feed in feeds:
         feed.send(None)
     sents: list[Sent] = [feed.recv() for feed in feeds]
     with contextlib.suppress(TimeoutError):
-        await until(lambda: all(e.taken() >= s.messages for e, s in zip(ears, sents, strict=True)), DRAIN_S)
-    broker_us = 1e6 * broker_s / sum(ear.row.rate * seconds for ear in ears)
+        await until(lambda: all(ear.heard() >= sent.messages for ear, sent in zip(ears, sents, strict=True)), DRAIN_S)
+    broker_us = 1e6 * broker_s / sum(ear.row.rate for ear in ears)
     return [
-        _figures(ear, sent, meter, (since_s, core, broker_us))
-        for ear, sent, meter, core in zip(ears, sents, meters, shares, strict=True)
+        _figures(ear, sent, (since_s, core, broker_us)) for ear, sent, core in zip(ears, sents, shares, strict=True)
     ]
 
 
-def _figures(ear: Ear, sent: Sent, meter: Meter, measured: tuple[float, float, float]) -> Figures:
+def _figures(ear: Ear, sent: Sent, measured: tuple[float, float, float]) -> Figures:
     since_s, core, broker_us = measured
-    heard = ear.heard() - (since_s - sent.began_s) * ear.row.rate
     answers_s, missed = ear.answers_s(sent, since_s)
     return Figures(
         row=ear.row,
         lost=sent.messages - ear.heard(),
         core=core,
-        each_us=1e6 * meter.cpu_s() / heard,
+        each_us=ear.each_us(),
         broker_us=broker_us,
-        memory_mib=meter.memory_mib(),
+        memory_mib=ear.daemon.memory_mib(),
         answers_s=answers_s,
         missed=missed,
         lags_s=ear.lags_s(),

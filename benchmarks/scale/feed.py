@@ -20,7 +20,6 @@ _SLICE_S = 0.002  # messages that are due are sent this often
 class Sent:
     """What a feed has published; times are monotonic seconds."""
 
-    began_s: float = 0.0
     messages: int = 0
     late_s: float = 0.0  # behind its pace, at most
     over: list[tuple[str, float]] = field(default_factory=list)  # racks of probes that went over T1, and when
@@ -47,9 +46,9 @@ def _feed(row: Row, port: int, pipe: Connection) -> None:
         hello(sock, row.name.encode())
         pipe.send(None)
         pipe.recv()
-        sent.began_s = time.monotonic()
+        began_s = time.monotonic()
         while not pipe.poll():
-            due_s = time.monotonic() - sent.began_s
+            due_s = time.monotonic() - began_s
             due = min(int(due_s * row.rate), sent.messages + row.nodes)
             sock.sendall(b"".join(_said(row, packets, sent, due)))
             sent.late_s = max(sent.late_s, due_s - sent.messages / row.rate)

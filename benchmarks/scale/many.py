@@ -1,6 +1,6 @@
 """Rows spread over daemons, each a process of its own on a core of its own, as far as there are cores.
 
-    python -m benchmarks.scale.many [--seconds 8] [--daemons 1,2,4] [--nodes 1000] [--json]
+    python -m benchmarks.scale.many [--seconds 5] [--daemons 1,2,4] [--nodes 1000] [--json]
 
 They share nothing but the broker. What a message costs each of them must not grow with their number: then a machine
 takes as many rows as it has cores for. `us each` is the processor time of a daemon over the messages it heard, `all`
@@ -31,7 +31,7 @@ async def spread(daemons: int, nodes: int, seconds: float) -> list[Figures]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--daemons", default="1,2,4")
     parser.add_argument("--nodes", type=int, default=1000)
     parser.add_argument("--json", action="store_true")
