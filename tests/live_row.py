@@ -45,7 +45,11 @@ GUARD = {
 
 
 class Wiretap:
-    """Hears all of a row's topics, in a thread of its own; `heard` grows by monotonic arrival time."""
+    """Hears all of a row's topics, in a thread of its own; `heard` grows by monotonic arrival time.
+
+    It is copied by `copy` to be looked at: before Python 3.12 `tuple` may collect garbage halfway, let the other thread
+    append, and read where the list was.
+    """
 
     def __init__(self, at: int | BrokerSpec, site: str = "site", row: str = "row", tls: TlsSpec | None = None) -> None:
         self.heard: list[Received] = []
@@ -87,7 +91,7 @@ class Wiretap:
     def nouns(self, kind: str, since: float = 0.0) -> list[Any]:
         """What was understood of a kind since a monotonic time, oldest first."""
         mark = f"/{kind}"
-        heard = [each.message for each in tuple(self.heard) if each.t >= since and mark in each.message.topic]
+        heard = [each.message for each in self.heard.copy() if each.t >= since and mark in each.message.topic]
         return [noun for noun in map(_noun, heard) if isinstance(noun, KINDS[kind].noun)]
 
     def status(self) -> RowStatus | None:
@@ -99,7 +103,7 @@ class Wiretap:
         return self._last(f"/{node}/telemetry", Telemetry)
 
     def _last(self, ending: str, noun: type[T]) -> T | None:
-        heard = (each.message for each in reversed(tuple(self.heard)) if each.message.topic.endswith(ending))
+        heard = (each.message for each in reversed(self.heard.copy()) if each.message.topic.endswith(ending))
         return next((found for found in map(_noun, heard) if isinstance(found, noun)), None)
 
     def events(self, kind: EventKind, scope: str = "", since: float = 0.0) -> list[Event]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from polcad.errors import WireError
 from polcad.model import Event, Placement, Plan, Priority, Setpoint, Telemetry
+from polcad.signing import verify
 from polcad.wire import decode
 from tests.live_row import Wiretap
 
@@ -38,13 +40,14 @@ def _setpoint(plan: Plan, node: str, priority: str) -> Setpoint:
 class Ear:
     """Understands what a wiretap hears, each message once."""
 
-    def __init__(self, tap: Wiretap) -> None:
+    def __init__(self, tap: Wiretap, keys: Sequence[bytes] = ()) -> None:
+        """Where there are `keys`, plans that none of them signed are no plans."""
         self.plans: list[Heard] = []
         self.last: dict[str, tuple[float, Telemetry]] = {}
         self.told: set[tuple[str, int, str]] = set()  # telemetry: node, sequence, boot
         self.lost: Counter[str] = Counter()  # telemetry by node, of runs that went on
         self.events: set[Event] = set()
-        self._tap, self._next = tap, 0
+        self._tap, self._next, self._keys = tap, 0, keys
 
     def listen(self) -> Ear:
         """Take in what has arrived since."""
@@ -54,6 +57,8 @@ class Ear:
             self._next += 1
             try:
                 noun = decode(received.message)[1]
+                if isinstance(noun, Plan) and self._keys:
+                    verify(received.message.topic, received.message.payload, self._keys)
             except WireError:
                 continue
             if not received.message.retain:
@@ -62,7 +67,8 @@ class Ear:
 
     def _take(self, t: float, noun: object) -> None:
         if isinstance(noun, Plan) and not noun.shadow:
-            self.plans.append(Heard(t, noun))
+            if not self.plans or (noun.epoch, noun.seq) > (self.plans[-1].plan.epoch, self.plans[-1].plan.seq):
+                self.plans.append(Heard(t, noun))  # of what is older, late or replayed, nobody takes any
         elif isinstance(noun, Telemetry):
             before = self.last.get(noun.node)
             if before is not None and before[1].boot_id == noun.boot_id:

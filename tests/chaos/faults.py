@@ -54,6 +54,7 @@ class Fault:
     unset: frozenset[str] = field(default=frozenset(), init=False)  # nobody can set these: others make up for them
     deaf: frozenset[str] = field(default=frozenset(), init=False)  # no plan may reach these
     meddled: frozenset[str] = field(default=frozenset(), init=False)  # somebody outside loosens these
+    away: dict[str, tuple[float, float]] = field(default_factory=dict, init=False)  # by node, when nobody could set it
 
     def begin(self, row: ChaosRow) -> None:
         """Break it."""

@@ -12,7 +12,7 @@ from typing import Any
 from polcad.access import Inventory
 from polcad.pki import make_plan_key
 from polcad.spec import NodeSpec, RowSpec
-from tests.chaos.case import Case
+from tests.chaos.case import EVENTS_IN_FLIGHT, Case
 from tests.chaos.faults import Fault
 from tests.chaos.row import BUDGET_W, NODES, ChaosRow
 from tests.secured import Secured, secure
@@ -54,7 +54,8 @@ def _case(name: str, what: str, *attacks: str, **more: Any) -> Case:
     def make(run: int, rng: Random) -> Fault:
         return Hostile(attacks[run % len(attacks)], rng.choice(NODES))
 
-    return Case(name, what, make, secured=True, **more)
+    more = {"may_lose": "events that come a second late", **more}
+    return Case(name, what, make, secured=True, events_lost=EVENTS_IN_FLIGHT, **more)
 
 
 HOSTILE = (
@@ -64,7 +65,7 @@ HOSTILE = (
         "flood",
         "big",
         hold_s=(1.0, 3.0),
-        may_lose="telemetry that the flood pushes out",
+        may_lose="telemetry that the flood pushes out; events that come a second late",
         silences=True,
     ),
     _case("hostile-forged", "it says what it may not, plants what it may, leaves wills", "foreign", "planted", "wills"),

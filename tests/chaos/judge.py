@@ -34,6 +34,7 @@ class Board:
     node: str
     priority: str
     deaf_from_s: float = float("inf")  # from then on no plan may reach its node: the fail-safe is strict enough
+    away: tuple[float, float] = (0.0, 0.0)  # from when to when nobody could set it: others make up for it
     meddled: bool = False  # somebody outside sets it, too: it may be loosened, for a moment, by nobody of ours
 
 
@@ -66,6 +67,8 @@ def judge(looks: Sequence[Look], plans: Sequence[Heard], boards: Collection[Boar
     times = [heard.t for heard in plans]
 
     def loose(board: Board, look: Look) -> bool:
+        if board.away[0] <= look.t <= board.away[1]:
+            return False
         heard = plans[bisect_right(times, look.t) - 1]
         follows = heard.fallen if look.t > heard.t + LEASE_S else heard.setpoint
         if not exceeds(look, board, follows(board.node, board.priority)):

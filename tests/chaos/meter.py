@@ -65,5 +65,5 @@ class Meter:
             self.looks.append(self.look())
 
     def since(self, t: float) -> list[Look]:
-        """What was seen from a monotonic time on."""
-        return [look for look in tuple(self.looks) if look.t >= t]
+        """What was seen from a monotonic time on; copied as `tests.live_row.Wiretap` tells."""
+        return [look for look in self.looks.copy() if look.t >= t]

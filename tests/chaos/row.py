@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from polcad.signing import SigningSpec
 from polcad.testing_brokers import Mosquitto
 from tests.chaos.ear import Ear
 from tests.chaos.place import Place
@@ -96,7 +97,8 @@ class ChaosRow(LiveRow):
 
     def begin(self) -> None:
         """Start every part, and wait until the row is calm."""
-        self.ear = Ear(self.tap)
+        trust = SigningSpec(trusted_file=str(self.pki / "plan-row.pub")).trust() if self.secured else None
+        self.ear = Ear(self.tap, trust.public_keys if trust else ())
         self.recording.parent.mkdir(exist_ok=True)
         for name in self.priorities:
             self.start_part(f"actuator-{name}")

@@ -190,7 +190,8 @@ class Bench:
             node = next(name for name in self.row.priorities if f"-{name}-" in uuid)
             deaf_from_s = broken_s if node in fault.deaf else float("inf")
             if not fault.unset & {node, uuid}:
-                judged.append(Board(place, node, self.row.priorities[node], deaf_from_s, uuid in fault.meddled))
+                away, meddled = fault.away.get(node, (0.0, 0.0)), uuid in fault.meddled
+                judged.append(Board(place, node, self.row.priorities[node], deaf_from_s, away, meddled))
         return judged
 
     def close(self, outcome: Outcome) -> None:
