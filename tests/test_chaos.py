@@ -67,6 +67,13 @@ def test_a_board_whose_node_hears_nothing_may_stay_at_the_fail_safe_of_what_it_h
     assert not judged(seen, said, Judged(0, "n2", "low", deaf_from_s=0.95)).broken()
 
 
+def test_a_board_that_nobody_could_set_for_a_while_is_judged_before_and_after() -> None:
+    seen, said = looks(*[FREE_MHZ] * 30, *[1110] * 30), plans(LOCK, 6.0)
+    assert judged(seen, said).broken()
+    assert not judged(seen, said, Judged(0, "n2", "low", away=(1.0, 2.9))).broken()
+    assert judged(looks(*[FREE_MHZ] * 60), said, Judged(0, "n2", "low", away=(1.0, 2.9))).broken()
+
+
 def test_a_loosening_that_no_plan_asks_for_is_found_out_at_once() -> None:
     verdict = judged(looks(1110, 1110, FREE_MHZ, 1110), plans(LOCK, 0.4))
     assert verdict.unordered == 1
