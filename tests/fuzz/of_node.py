@@ -92,7 +92,7 @@ class Node:
     board: Board
     now_s: float = _START_S
     newest: tuple[int, int] = (0, 0)  # of the plans that it accepted
-    offered: bool = False  # one was accepted since it settled last
+    told: bool = False  # one was accepted, or a placement was, since it settled last
 
     def __post_init__(self) -> None:
         self.start()
@@ -104,7 +104,7 @@ class Node:
         self.actuator = Actuator(self.follower, frozenset(), lambda: self.now_s)
         kept = self.follower._lease.plan  # what was accepted and not settled, or differs by its number alone, is not
         self.newest = (kept.epoch, kept.seq) if kept else (0, 0)
-        self.offered = False
+        self.told = False
 
     async def obey(self, order: Order) -> None:
         """Carry out one order, and ask whether all holds that must."""
@@ -127,10 +127,11 @@ class Node:
         if plan is not None and plan is not kept:
             assert (plan.row, plan.shadow) == ("row", False)
             assert (plan.epoch, plan.seq) > self.newest
-            self.newest, self.offered = (plan.epoch, plan.seq), True
+            self.newest, self.told = (plan.epoch, plan.seq), True
+        self.told |= request.placement is not None  # a plan asks other things of another placement
         if answer.obedience is not None:
             self._check(answer, before)
-            self.offered = False
+            self.told = False
 
     def _check(self, answer: Answer, before: Mapping[str, Setpoint]) -> None:
         """What a settling left is as strict as the plan; in silence as the fail-safe too, and as what was there."""
@@ -143,7 +144,7 @@ class Node:
             asked = plan.setpoint("rack", "n1", uuid, placement.of(uuid))
             if answer.obedience.lease is LeaseState.EXPIRED:
                 asked = asked.strictest(plan.fail_safe)
-                assert self.offered or held.covers(before[uuid])
+                assert self.told or held.covers(before[uuid])
             assert held.covers(BOUNDS.within(asked))
 
 
