@@ -207,9 +207,9 @@ def _excess(view: ClusterView, plans: Sequence[PoolPlan]) -> str:
         return f"the policy calls a pool {unfit[0]!r}, which is no name for a topic"
     if unfit := [plan.pool for plan in plans if not _are_shares(plan.weights)]:
         return f"what the policy weighs instances of {unfit[0]} by are no shares"
-    if unfit := [plan for plan in plans if not 0.0 <= max(_rates_per_s(plan.demand)) <= _MOST_PER_S]:
-        rate = max(_rates_per_s(unfit[0].demand))
-        return f"the policy expects {rate:g} requests or tokens a second of {unfit[0].pool!r}, more than a hint can say"
+    if wild := [plan for plan in plans if not 0.0 <= max(_rates_per_s(plan.demand)) <= _MOST_PER_S]:
+        rate = max(_rates_per_s(wild[0].demand))
+        return f"the policy expects {rate:g} requests or tokens a second of {wild[0].pool!r}, more than a hint can say"
     if gpus > view.gpus:
         return f"the policy asks for {gpus} GPUs of {view.gpus}"
     if view.power_budget_w is not None and power_w > view.power_budget_w * (1 + _SLACK_FRAC):

@@ -93,7 +93,7 @@ class Fed:
 
     def all(self, noun_of: type[N]) -> list[N]:
         """All that was heard of a kind."""
-        return [noun for noun in tuple(self.heard) if isinstance(noun, noun_of)]
+        return [noun for noun in self.heard.copy() if isinstance(noun, noun_of)]
 
 
 def _nodes(row: str) -> tuple[NodeSpec, ...]:
@@ -141,7 +141,7 @@ class LiveSite:
             command = [POLCAD, "site" if name == "site" else "daemon", "-c", self.folder / f"{name}.toml"]
             process = subprocess.Popen(command, env=dict(os.environ), stdout=out, stderr=out)
         program = self.programs[name] = Program(process, log)
-        self.stack.callback(lambda: process.poll() is None and program.kill())
+        self.stack.callback(program.kill)
         return program
 
     def load(self, name: str, load_frac: float) -> None:

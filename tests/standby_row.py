@@ -72,7 +72,7 @@ class StandbyRow(LiveRow):
 
     def first_plan_s(self, older: int, since: float) -> float:
         """When the first plan of a greater epoch than `older` came after a monotonic time; inf where none did."""
-        for received in tuple(self.tap.heard):
+        for received in self.tap.heard.copy():
             if received.t >= since and received.message.topic.endswith("/plan"):
                 epoch = json.loads(received.message.payload)["epoch"]
                 if epoch > older:

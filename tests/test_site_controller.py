@@ -112,7 +112,8 @@ def test_an_old_word_that_the_broker_kept_tells_a_new_site_daemon_nothing() -> N
 def test_where_all_is_well_every_row_soon_has_what_it_is_guaranteed_and_nothing_is_left_that_one_asks_for(
     before_w: list[float], after_w: list[float]
 ) -> None:
-    play = three(*before_w, peak_s=20.0)
+    a_w, b_w, c_w = before_w
+    play = three(a_w, b_w, c_w, peak_s=20.0)
     play.run(40)
     for each, demand_w in zip(play.rows.values(), after_w, strict=True):
         each.demand_w = demand_w

@@ -1,4 +1,4 @@
-"""What tells how things are: ``top``, ``status``, ``explain``, ``hints``, ``budgets``, ``check``, ``doctor`` and more."""
+"""What tells how things are: ``top``, ``status``, ``explain``, ``hints``, ``budgets``, ``check``, ``doctor``."""
 
 from __future__ import annotations
 

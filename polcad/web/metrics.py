@@ -167,7 +167,7 @@ def _of_row(status: RowStatus, loop: LoopFigures) -> Iterator[tuple[str, float |
     yield "gpus", status.gpus
     yield "peak_ratio", status.peak_frac
     yield "shadow", status.shadow
-    yield "site_leased", status.allowance and status.allowance.lease is LeaseState.HELD
+    yield "site_leased", None if status.allowance is None else status.allowance.lease is LeaseState.HELD
     yield "reaction_p50_seconds", loop.reaction_p50_s
     yield "reaction_p99_seconds", status.reaction_p99_s
     yield "over_budget_seconds_total", status.over_budget_s
