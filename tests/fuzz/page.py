@@ -19,7 +19,8 @@ By `make fuzz FUZZ_S={seconds} FUZZ_OUT=docs/fuzz.md`, Python {python}, on {core
 the end. One target alone: `make fuzz FUZZ_S=600 ARGS="--only importer"`.
 
 What a stranger may send, write or answer goes to the product's own code, changed at random and led by the branches
-that it takes ([atheris](https://github.com/google/atheris), libFuzzer), from seeds that the code itself makes. An
+that it takes ([atheris](https://github.com/google/atheris), libFuzzer), from seeds that the code itself makes,
+and what earlier runs kept in `build/fuzz/TARGET/`. An
 input finds something if the code raises anything but polcad's own errors (`polcad/errors.py`), if what it lets
 through breaks what the target asserts, if it takes longer than {hang} s, or if the process needs more than {memory}
 MiB. Inputs have up to {longest} bytes. Branches in C (msgspec, zstd) are not followed. A run ends with exit code 1
