@@ -68,15 +68,15 @@ WHY = """\
 - **Energy** is that of whole servers that have an instance; GPUs of theirs that no instance uses draw 72 W and their
   share of the server. A server without an instance is given back and draws nothing. "GPUs alone" leaves the rest of the
   servers out, as a paper that reads GPU counters would: a larger part of it moves with clocks and shapes.
-- **Shards** alone save against many pools only, and not against one: a pool gives up none of its servers, so its unused
-  GPUs still draw. Two GPUs an instance keep so little memory that only short requests can use them.
+- **Instances or shards** alone save against many pools only, and hardly or not against one: with twelve servers, nine
+  pools round up to whole instances and the servers that hold them. Two GPUs an instance keep so little memory that only short requests can use them.
 - **Late in hours of fixed systems**: of clocks alone more than 1 % is late, since pools that just hold their peak have
   nothing left when a clock was low a moment ago.
 - **What still bounds weeks.** One pool is given only what its busiest hour needs (30 % more at least), not all
   forty servers. Outputs of code are a few tokens here, so each prompt that comes in between shows in the time between
   tokens: long prompts need many instances, hardly used, whose idle power no clock lowers.
 - **The weeks are made up**: hours, noise and lengths of the public traces, not the traces themselves.
-- **Faults** are those of one hour: with outputs guessed 60 % right, or a server lost, more than 1 % is late, though no
+- **Faults** are those of one hour: with a server lost, or stale metrics, 1 % or a little more is late, though no
   pool goes down; what was done is on the report page of `polcad simulate cluster`."""
 
 
