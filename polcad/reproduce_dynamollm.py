@@ -69,7 +69,8 @@ WHY = """\
   share of the server. A server without an instance is given back and draws nothing. "GPUs alone" leaves the rest of the
   servers out, as a paper that reads GPU counters would: a larger part of it moves with clocks and shapes.
 - **Instances or shards** alone save against many pools only, and hardly or not against one: with twelve servers, nine
-  pools round up to whole instances and the servers that hold them. Two GPUs an instance keep so little memory that only short requests can use them.
+  pools round up to whole instances and the servers that hold them. Two GPUs an instance keep so little memory that
+  only short requests can use them.
 - **Late in hours of fixed systems**: of clocks alone more than 1 % is late, since pools that just hold their peak have
   nothing left when a clock was low a moment ago.
 - **What still bounds weeks.** One pool is given only what its busiest hour needs (30 % more at least), not all
