@@ -21,7 +21,16 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 
-NOT_HERE = ("polcad_hint_", "polcad_sink_", "polcad_domain_forecast_", "polcad_reaction_", "polcad_node_server_")
+NOT_HERE = (
+    "polcad_hint_",
+    "polcad_sink_",
+    "polcad_domain_forecast_",
+    "polcad_reaction_",
+    "polcad_node_server_",
+    "polcad_leads",
+    "polcad_lock_up",
+    "polcad_site_leased",
+)
 
 
 def scrape_config(ports: dict[str, int]) -> str:
