@@ -33,6 +33,7 @@ from tests.waiting import until
 
 NODE = "n1"  # the one real one: agent and actuator over fake boards
 PERIOD_S = 0.01  # of its agent: as fast as one may be
+QUEUE_POINTS = 100_000  # that wait for the database: it is slower than this feed, so they fill, and soon
 _SAMPLE_S = 2.0
 _LOOK_S = 1.0  # a scrape, and every tenth time the page's stream for a while
 _URL = re.compile(r"the page is at (http://\S+)")
@@ -68,7 +69,8 @@ class SoakRow(LiveRow):
             f'[[node]]\nname = "{name}"\nrack = "r1"\ngpus = {GPUS}\ngpu_max_w = {GPU_MAX_W}\npriority = "{priority}"\n'
             for name, priority in zip(names(self.simulated), ("low", "high") * self.simulated, strict=False)
         )
-        daemon.write_text(f'{daemon.read_text()}{listed}[influxdb]\nurl = "{self.influx_url}"\n')
+        influxdb = f'[influxdb]\nurl = "{self.influx_url}"\nqueue_points = {QUEUE_POINTS}\n'
+        daemon.write_text(f"{daemon.read_text()}{listed}{influxdb}")
         for name, like in (("recorder", daemon), ("actuator", agent)):
             (self.folder / f"{name}.toml").write_text(like.read_text())
 
