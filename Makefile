@@ -37,7 +37,7 @@ check: setup       ## formatting, lint, types, and the direction of imports
 bench: setup packages ## run benchmarks/*.py; BENCH_OUT=docs/benchmarks.md keeps what they print
 	@sh scripts/bench $(BENCH_OUT)
 
-bench-scale: setup packages ## saturate daemons and brokers (6 minutes); SCALE_OUT=docs/scale.md keeps what they print
+bench-scale: setup packages ## saturate daemons and brokers (3 minutes); SCALE_OUT=docs/scale.md keeps what they print
 	@sh scripts/bench-scale $(SCALE_OUT)
 
 chaos: setup packages ## break a real row in every way; CHAOS_OUT=docs/reliability.md keeps the table, ARGS="--only CASE --runs N"

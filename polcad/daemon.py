@@ -112,7 +112,8 @@ class Daemon:
         self._link = self._linked(self._presence)
 
     def _linked(self, presence: Presence) -> Link:
-        return Link(self._broker, presence, self._clock.now, Random(), on_change=self._note_link)  # noqa: S311
+        rng = Random()  # noqa: S311  # spreads retries
+        return Link(self._broker, presence, self._clock.now, rng, on_change=self._note_link)
 
     async def run(self) -> None:
         """Until cancelled; OutrankedError when a newer daemon takes the row."""

@@ -54,7 +54,8 @@ class SiteDaemon:
             farewell=(gone,),
             will=gone,
         )
-        self._link = Link(broker, presence, self._clock.now, Random(), on_change=self._note_link)  # noqa: S311
+        rng = Random()  # noqa: S311  # spreads retries
+        self._link = Link(broker, presence, self._clock.now, rng, on_change=self._note_link)
 
     async def run(self) -> None:
         """Until cancelled; OutrankedError when a newer daemon takes the site."""
