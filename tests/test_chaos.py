@@ -88,9 +88,10 @@ def test_a_row_over_its_budget_is_found_out() -> None:
 @pytest.mark.integration
 @pytest.mark.parametrize("case", ["kill-daemon", "mixed-versions", "hostile-flood", "clock-all"])
 def test_a_row_that_is_broken_holds(fake_nvml_lib: Path, case: str) -> None:
-    outcome = run_case(BY_NAME[case], 1, 7, fake_nvml_lib)
+    outcome = run_case(BY_NAME[case], 2, 7, fake_nvml_lib)
     assert outcome.failures == []
-    assert outcome.runs[0].verdict.peak_w > BUDGET_W  # it was driven over it
+    # The first run breaks it before the rise, so it may be locked by then; the second begins with the rise.
+    assert outcome.runs[1].verdict.peak_w > BUDGET_W
 
 
 @pytest.mark.integration
