@@ -6,6 +6,7 @@ python -m tests.chaos [--only CASE] [--runs 10] [--seed 7] [--jobs 4] [--stretch
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -28,11 +29,11 @@ def main() -> int:
     options = parser.parse_args()
     cases = [case for case in (LONG if options.long else CASES) if not options.only]
     cases += [BY_NAME[name] for name in options.only or ()]
-    start_s, found = time.monotonic(), {}
+    start_s, load, found = time.monotonic(), os.getloadavg()[0], {}
     for outcome in outcomes(cases, Options(options.runs, options.seed, options.jobs, options.stretch)):
         found[outcome.name] = outcome
         say(f"[{time.monotonic() - start_s:.0f} s] {outcome.name}: {'; '.join(outcome.failures) or 'held'}")
-    text = page([(case, found[case.name]) for case in cases], options, time.monotonic() - start_s)
+    text = page([(case, found[case.name]) for case in cases], options, time.monotonic() - start_s, load)
     sys.stdout.write(text)
     if options.out:
         options.out.write_text(text)

@@ -12,6 +12,7 @@ from tests.chaos.row import GUARD
 
 LEASE_S = GUARD["lease_s"]
 EVENTS_IN_FLIGHT = 20  # that a killed daemon or broker may take with it, or that pass while the judge reconnects
+TELEMETRY_IN_FLIGHT = 5  # messages that a node that wakes up says before it sees that the broker has hung up
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Case:
     hold_s: tuple[float, float] = (0.2, 2.0 * LEASE_S)  # for how long it stays broken
     may_lose: str = "nothing"  # in words, what the bounds below allow
     silences: bool = False  # messages may be lost while it is broken, and until everybody is connected again
+    telemetry_lost: int = 0  # at most, a run, of a case that does not silence
     events_lost: int = 0  # at most, a run
     history: bool = False  # the recording and the database are compared with what was said
     recording_gap_s: float | None = None  # of a run's messages, beside those while it was broken; None: nothing

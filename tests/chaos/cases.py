@@ -8,13 +8,25 @@ from itertools import combinations
 from random import Random
 from typing import Any
 
-from tests.chaos.case import EVENTS_IN_FLIGHT, LEASE_S, Case
+from tests.chaos.case import EVENTS_IN_FLIGHT, LEASE_S, TELEMETRY_IN_FLIGHT, Case
 from tests.chaos.clocks import CLOCKS, LONG_CLOCKS
 from tests.chaos.disks import DISKS
-from tests.chaos.faults import Board, Cut, Driver, Fault, Freeze, Full, Kill, Reload, SecondDaemon, Slow, blind, loose
+from tests.chaos.faults import (
+    MOMENTS,
+    Board,
+    Cut,
+    Driver,
+    Fault,
+    Freeze,
+    Full,
+    Kill,
+    Reload,
+    SecondDaemon,
+    blind,
+    loose,
+)
 from tests.chaos.hostile import HOSTILE
 from tests.chaos.namespaces import LONG_NETWORK, NETWORK
-from tests.chaos.proxy import late, lossy
 from tests.chaos.row import FRAME_S, NODES
 from tests.chaos.standby import STANDBY
 from tests.chaos.starved import STARVED
@@ -60,17 +72,18 @@ _MAY_LOSE = {
 }
 
 
-def _kill_two() -> Case:
+def _kill_two(name: str, what: str, each: int) -> Case:
+    """Every pair of parts, `each` times one after the other."""
     pairs = tuple(combinations(PARTS, 2))
 
     def make(run: int, rng: Random) -> Fault:
-        return Kill(tuple(named(part, rng) for part in pairs[run % len(pairs)]))
+        return Kill(tuple(named(part, rng) for part in pairs[run // each % len(pairs)]))
 
     return replace(
-        _with_bounds("kill-two", "two parts at once, every pair", "broker", make),
+        _with_bounds(name, what, "broker", make),
         may_lose="as each alone",
         recording_gap_s=FRAME_S,
-        runs=15,
+        runs=each * len(pairs),
     )
 
 
@@ -84,8 +97,9 @@ def _freeze(part: str) -> Case:
 def _freeze_for(part: str, hold_s: float) -> Case:
     case = _freeze(part)
     if part == "agent":  # the broker hangs up after 15 s
-        case = replace(case, silences=True, may_lose="what was in flight to a broker that hung up")
-    return replace(case, name=f"{case.name}-{hold_s:g}s", hold_s=(hold_s, hold_s), most_runs=2)
+        what = f"{TELEMETRY_IN_FLIGHT} messages a run, said to a broker that had hung up"
+        case = replace(case, telemetry_lost=TELEMETRY_IN_FLIGHT, may_lose=what)
+    return replace(case, name=f"{case.name}-{hold_s:g}s", hold_s=(hold_s, hold_s), most_runs=4)
 
 
 def _cut(name: str, what: str, make: Callable[[int, Random], Fault], **more: Any) -> Case:
@@ -120,9 +134,6 @@ LINKS = (
         hold_s=(30.0, 30.0),
         most_runs=2,
     ),
-    _cut("link-late", "200 ± 100 ms each way on every link", lambda _, rng: Slow(late(rng))),
-    _cut("link-lossy-1", "1 of 100 packets comes a retransmission later", lambda _, rng: Slow(lossy(rng, 0.01))),
-    _cut("link-lossy-10", "1 of 10 packets comes a retransmission later", lambda _, rng: Slow(lossy(rng, 0.1))),
 )
 
 
@@ -216,7 +227,7 @@ CHANGES = (
 )
 CASES = (
     *map(_kill, PARTS),
-    _kill_two(),
+    _kill_two("kill-two", "two parts at once, every pair", 1),
     *LINKS,
     *map(_freeze, PARTS),
     *_full(),
@@ -230,4 +241,9 @@ CASES = (
     *NETWORK,
     *STANDBY,
 )
-LONG = (*LONG_NETWORK, *LONG_CLOCKS, *(_freeze_for(part, 20.0) for part in PARTS))  # the longest first
+LONG = (  # the longest first
+    *LONG_NETWORK,
+    _kill_two("kill-two-moments", "two parts at once, every pair at every moment", len(MOMENTS)),
+    *LONG_CLOCKS,
+    *(_freeze_for(part, 20.0) for part in PARTS),
+)

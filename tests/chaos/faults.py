@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from polcad.model import EventKind
-from tests.chaos.proxy import Delay
 from tests.chaos.row import NODES, ChaosRow
 from tests.fake_nvml.control import FakeGpu, FakeNode
 from tests.live_row import Program
@@ -148,23 +147,6 @@ class Cut(Fault):
         """Mend them."""
         for part in self.parts:
             row.links[part].mend()
-
-
-@dataclass
-class Slow(Fault):
-    """Every link of the row is a bad one."""
-
-    delay: Delay
-
-    def begin(self, row: ChaosRow) -> None:
-        """Slow all."""
-        for link in row.links.values():
-            link.slow(self.delay)
-
-    def end(self, row: ChaosRow) -> None:
-        """Mend all."""
-        for link in row.links.values():
-            link.mend()
 
 
 @dataclass

@@ -1,25 +1,26 @@
-"""Partitions of a real network: each node and the daemon in a network namespace of its own, the broker on a bridge.
+"""A real network that fails: each node and the daemon in a network namespace of its own, the broker on a bridge.
 
-What is cut is silent, as it is where a switch dies: no program is told anything, and TCP finds out by itself. A way is
-cut by a neighbour that nobody is: the frames go to an address that no port of the bridge has.
+What is cut is silent, as it is where a switch dies: no program is told anything, and TCP finds out by itself. The
+cables to the bridge are ours (`tests.chaos.cables`): they lose every frame of a way that is cut, a share of them, or
+let them come late.
 """
 
 from __future__ import annotations
 
 import contextlib
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from tests.chaos.cables import Cable, Carrier, Fate, at_once, late, lossy, lost, tap
 from tests.chaos.case import EVENTS_IN_FLIGHT, Case
 from tests.chaos.faults import Fault, Tells, silent
 from tests.chaos.place import LOOPBACK, Place, as_root
 from tests.chaos.row import NODES, ChaosRow
 
 PARTS = (*NODES, "daemon")
-_NOBODY = "02:00:00:00:00:01"
 _NETS = 250  # 10.213.0.0/24 and so on: rows that stand at the same time
 
 
@@ -37,8 +38,8 @@ class Network(Place):
         self._net = self._bridge()
         listeners = (f"listener {{port}} {address}" for address in (LOOPBACK, self.host("daemon")))
         self.broker_conf = (*listeners, "allow_anonymous true", "set_tcp_nodelay true")
-        for place, part in enumerate(PARTS):
-            self._join(part, self._address(part), f"pc{self._net}p{place}")
+        self.cables = {part: self._join(part) for part in PARTS}
+        self._stack.enter_context(Carrier(self.cables.values()))
 
     def _bridge(self) -> int:
         """Make the first bridge that nobody has; its number."""
@@ -53,16 +54,18 @@ class Network(Place):
         _ip("link", "set", f"pc{number}", "up")
         return number
 
-    def _join(self, part: str, address: str, port: str) -> None:
-        """Put a part into a namespace, behind a port of the bridge."""
-        name = self.name(part)
+    def _join(self, part: str) -> Cable:
+        """Put a part into a namespace, and lay its cable to the bridge."""
+        name, port = self.name(part), f"pc{self._net}p{PARTS.index(part)}"
+        here, there = (self._stack.enter_context(tap(device)) for device in (f"{port}h", port))
         _ip("netns", "add", name)
         self._stack.callback(_ip, "netns", "del", name)
-        _ip("link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", name)
+        _ip("link", "set", f"{port}h", "netns", name, "name", "eth0")
         _ip("link", "set", port, "master", f"pc{self._net}", "up")
-        _ip("-n", name, "addr", "add", f"{address}/24", "dev", "eth0")
+        _ip("-n", name, "addr", "add", f"{self._address(part)}/24", "dev", "eth0")
         for device in ("lo", "eth0"):
             _ip("-n", name, "link", "set", device, "up")
+        return Cable.between(here, there)
 
     def name(self, part: str) -> str:
         """A part's namespace."""
@@ -79,33 +82,31 @@ class Network(Place):
         """Enter the namespace."""
         return ("nsenter", f"--net=/run/netns/{self.name(part)}") if part in PARTS else ()
 
-    def cut(self, part: str, ways: Sequence[str]) -> None:
-        """Lose all that goes these ways: "up" to the broker, "down" from it."""
-        if "up" in ways:
-            _ip("-n", self.name(part), "neigh", "replace", self.host(part), *self._lost("eth0"))
-        if "down" in ways:
-            _ip("neigh", "replace", self._address(part), *self._lost(f"pc{self._net}"))
-
-    def mend(self, part: str) -> None:
-        """Let all pass again."""
-        for where, address, device in (
-            (("-n", self.name(part)), self.host(part), "eth0"),
-            ((), self._address(part), f"pc{self._net}"),
-        ):
-            with contextlib.suppress(RuntimeError):  # that way was not cut
-                _ip(*where, "neigh", "del", address, "dev", device)
-
-    @staticmethod
-    def _lost(device: str) -> tuple[str, ...]:
-        return ("lladdr", _NOBODY, "dev", device, "nud", "permanent")
-
 
 @dataclass
-class CutNet(Fault):
-    """What these parts and the broker say to each other is lost, these ways."""
+class BadNet(Fault):
+    """The frames between these parts and the broker meet this fate, these ways."""
 
     parts: tuple[str, ...]
     ways: tuple[str, ...] = ("up", "down")
+    fate: Fate = lost
+
+    def begin(self, row: ChaosRow) -> None:
+        """Spoil their cables."""
+        self._meet(row, self.fate)
+
+    def end(self, row: ChaosRow) -> None:
+        """Mend them."""
+        self._meet(row, at_once)
+
+    def _meet(self, row: ChaosRow, fate: Fate) -> None:
+        assert isinstance(row.place, Network)
+        for part in self.parts:
+            row.place.cables[part].meet(fate, self.ways)
+
+
+class CutNet(BadNet):
+    """What these parts and the broker say to each other is lost, these ways."""
 
     def __post_init__(self) -> None:
         """Who is cut off from the broker hears nothing, nor does who is not heard for long: the broker hangs up."""
@@ -114,21 +115,6 @@ class CutNet(Fault):
     def tells(self) -> Sequence[Tells]:
         """Nodes that are not heard are told to be silent, while the daemon hears the others."""
         return [silent(part) for part in self.parts if "up" in self.ways and "daemon" not in self.parts]
-
-    def begin(self, row: ChaosRow) -> None:
-        """Cut them."""
-        for part in self.parts:
-            _network(row).cut(part, self.ways)
-
-    def end(self, row: ChaosRow) -> None:
-        """Mend them."""
-        for part in self.parts:
-            _network(row).mend(part)
-
-
-def _network(row: ChaosRow) -> Network:
-    assert isinstance(row.place, Network)
-    return row.place
 
 
 def _case(name: str, what: str, make: Any, **more: Any) -> Case:
@@ -142,6 +128,16 @@ def _case(name: str, what: str, make: Any, **more: Any) -> Case:
         place=Network,
         **more,
     )
+
+
+def _bad(name: str, what: str, fate: Callable[[Random], Fate]) -> Case:
+    """A bad network: everybody's, the daemon's, or a node's. TCP makes up for it, so nothing may be lost."""
+
+    def make(run: int, rng: Random) -> Fault:
+        parts = (PARTS, ("daemon",), (rng.choice(NODES),))[run % 3]
+        return BadNet(parts, fate=fate(Random(rng.random())))  # noqa: S311  # of the thread that carries the frames
+
+    return Case(name, f"{what}, of all, the daemon or a node", make, hold_s=(1.0, 5.0), place=Network)
 
 
 def _nodes(run: int, rng: Random) -> Fault:
@@ -165,12 +161,16 @@ NETWORK = (
     _case("net-nodes", "one node's network, or two of three", _nodes),
     _case("net-daemon", "the daemon's network", lambda _, __: CutNet(("daemon",))),
     _case("net-one-way", "one way of the daemon's or a node's network", _one_way),
+    _bad("net-late", "each frame comes 200 ± 100 ms later, each way", late),
+    _bad("net-lossy-1", "1 of 100 frames is lost, each way", lambda rng: lossy(rng, 0.01)),
+    _bad("net-lossy-10", "1 of 10 frames is lost, each way", lambda rng: lossy(rng, 0.1)),
 )
-TEN_MINUTES: Mapping[str, Any] = {"hold_s": (600.0, 600.0), "most_runs": 1}
+TEN_MINUTES: Mapping[str, Any] = {"hold_s": (600.0, 600.0), "most_runs": 4}
 LONG_NETWORK = (
     _case(
         "net-10min-half", "two of three nodes' networks, for 10 min", lambda _, rng: CutNet(_half(rng)), **TEN_MINUTES
     ),
     _case("net-10min-daemon", "the daemon's network, for 10 min", lambda _, __: CutNet(("daemon",)), **TEN_MINUTES),
-    _case("net-30s", "half the nodes, the daemon, or one way, for 30 s", _anybody, hold_s=(30.0, 30.0), most_runs=4),
+    _case("net-10min-one-way", "one way of the daemon's or a node's network, for 10 min", _one_way, **TEN_MINUTES),
+    _case("net-30s", "half the nodes, the daemon, or one way, for 30 s", _anybody, hold_s=(30.0, 30.0), most_runs=8),
 )

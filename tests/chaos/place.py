@@ -22,7 +22,10 @@ class Place:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        self._build()
+        with ExitStack() as half:  # built
+            half.push(self._stack)
+            self._build()
+            half.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:

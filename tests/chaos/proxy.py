@@ -1,7 +1,7 @@
-"""A link that can be cut: a TCP proxy before the broker, which stops either direction, or lets its bytes come late.
+"""A link that can be cut: a TCP proxy before the broker, which stops either direction.
 
 A network that drops packets is, to TCP, one that delivers them late: what is held here is delivered once it is mended,
-unless the connection was given up meanwhile. So `lossy` holds a share of what passes for a retransmission time-out.
+unless the connection was given up meanwhile.
 """
 
 from __future__ import annotations
@@ -9,29 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable
-from random import Random
 from typing import Self
 
 _CHUNK_BYTES = 65536
-_RETRANSMIT_S = (0.2, 0.4)  # Linux: at least 200 ms
-
-Delay = Callable[[], float]  # seconds that the next bytes wait
-
-
-def at_once() -> float:
-    """As a good network."""
-    return 0.0
-
-
-def late(rng: Random) -> Delay:
-    """200 ms, give or take 100."""
-    return lambda: rng.uniform(0.1, 0.3)
-
-
-def lossy(rng: Random, share: float) -> Delay:
-    """A share of what passes is lost, and sent again."""
-    return lambda: rng.uniform(*_RETRANSMIT_S) if rng.random() < share else 0.0
 
 
 class Proxy:
@@ -41,7 +21,6 @@ class Proxy:
         self._upstream = upstream
         self._loop = asyncio.new_event_loop()
         self._open = {"up": asyncio.Event(), "down": asyncio.Event()}
-        self._delay: Delay = at_once
         self._links: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy")
 
@@ -61,13 +40,8 @@ class Proxy:
         for way in ways:
             self._loop.call_soon_threadsafe(self._open[way].clear)
 
-    def slow(self, delay: Delay) -> None:
-        """Let all come later."""
-        self._delay = delay
-
     def mend(self) -> None:
-        """All passes at once again."""
-        self._delay = at_once
+        """All passes again."""
         for gate in self._open.values():
             self._loop.call_soon_threadsafe(gate.set)
 
@@ -108,7 +82,6 @@ class Proxy:
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, way: str) -> None:
         with contextlib.suppress(OSError):
             while data := await source.read(_CHUNK_BYTES):
-                await asyncio.sleep(self._delay())
                 await self._open[way].wait()
                 sink.write(data)
                 await sink.drain()

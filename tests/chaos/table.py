@@ -28,17 +28,17 @@ _COLUMNS = (
     ),
     *("recording / database lack", "recovery, median / worst", "may lose"),
 )
-_HEAD = """# Reliability
+_HEAD = """# {title}
 
-By `make chaos {which}`: {runs} runs a case, seed {seed}, {cores} cores,
-Python {python}, {took:.0f} s. One case alone: `make chaos ARGS="--only kill-daemon --runs 3"`; `--stretch 10` leaves
-all broken ten times as long.
+By `make chaos {which}`: {runs}, seed {seed}, {jobs} rows at the same time
+on {cores} cores that had a load of {load:.1f} before, Python {python}, {took:.0f} s. One case alone:
+`make chaos ARGS="--only kill-daemon --runs 3"`; `--stretch 10` leaves all broken ten times as long.
 
 Real processes on real parts: three nodes of two fake A100 boards (the C fake of NVML), each with its agent and
 actuator; the daemon, Mosquitto, a recorder, and InfluxDB where history is compared. A tick each {tick:g} s, a
 reading each {period:g} s, leases of {lease:g} s. Each run drives the row from 70 % to 120 % of its {budget:.0f} W
 and breaks it at one of four moments: before the rise, between reading and plan, in the brake, after the brake. It
-stays broken for a random time.
+stays broken for {hold}.
 
 The judge reads the boards' own registers and what they draw each 10 ms, never polcad's word for it, and hears the
 plans on the wire. In every run it asks, over all of it:
@@ -56,25 +56,44 @@ plans on the wire. In every run it asks, over all of it:
 - Afterwards every node follows the plan, and every board is where it wants it. *Recovery* is from mending to that.
 
 """
-_NOTES = """`cut-` and `link-` are a proxy before the broker: TCP delivers late what it holds back. `net-` are network
-namespaces on a bridge, where what is cut is lost and nobody is told. `disk-` are small file systems that are filled, or
-mounted read-only; `full-` are limits on the size of files. Clocks are moved by a library before libc, for each program
-its own. `upgrade-` and `mixed-` restart programs into what speaks as an older or newer version of the wire would, fewer
-fields or unknown ones and unknown words; `hostile-` is a thief's client at a broker with certificates and signed plans.
-Namespaces, control groups and file systems need root. Cases that take minutes each, networks cut for 30 s and
-10 min, programs that stand still for 20 s: `make chaos ARGS=--long CHAOS_OUT=docs/reliability-long.md`.
+_NOTES = """
+`cut-` are a proxy before the broker: TCP delivers late what it holds back. `net-` are network namespaces on a
+bridge, by cables of TAP devices that lose every frame, or some, or let each come late for itself, so that they overtake
+each other (this kernel has no netem): nobody is told, and TCP sends again. `disk-` are small file systems that are
+filled, or mounted read-only; `full-` are limits on the size of files. Clocks are moved by a library before libc, for
+each program its own. `upgrade-` and `mixed-` restart programs into what speaks as an older or newer version of the wire
+would, fewer fields or unknown ones and unknown words; `hostile-` is a thief's client at a broker with certificates and
+signed plans. Namespaces, control groups and file systems need root. What takes minutes, networks cut for 30 s and
+10 min, programs that stand still for 20 s, every pair killed at every moment:
+[reliability-long.md](reliability-long.md); all else: [reliability.md](reliability.md).
 
-Not tried here: packets lost and late at random in a real network (this kernel has no netem; the proxy's delays stand
-for it), disks that hang or return what was never written, power cuts. A day of messages at speed: `make soak`."""
+Not tried here: disks that hang or return what was never written, power cuts. A day of messages at speed:
+`make soak`."""
+
+_LONG = {
+    "title": "Reliability: the long cases",
+    "which": "ARGS=--long CHAOS_OUT=docs/reliability-long.md",
+    "runs": "as many runs as the table says",
+    "hold": "as long as its case says, and for a random time where it says nothing",
+}
 
 
-def page(found: Sequence[tuple[Case, Outcome]], options: Namespace, took_s: float) -> str:
-    """The page, in Markdown."""
-    which = "ARGS=--long CHAOS_OUT=docs/reliability-long.md" if options.long else "CHAOS_OUT=docs/reliability.md"
+def _short(runs: int) -> dict[str, str]:
+    return {
+        "title": "Reliability",
+        "which": "CHAOS_OUT=docs/reliability.md",
+        "runs": f"{runs} runs a case",
+        "hold": "a random time",
+    }
+
+
+def page(found: Sequence[tuple[Case, Outcome]], options: Namespace, took_s: float, load: float) -> str:
+    """The page, in Markdown. `load`: the machine's load average before the bench began."""
     head = _HEAD.format(
-        which=which,
-        runs=options.runs,
+        **(_LONG if options.long else _short(options.runs)),
         seed=options.seed,
+        jobs=options.jobs,
+        load=load,
         cores=os.cpu_count(),
         python=platform.python_version(),
         took=took_s,
@@ -87,7 +106,7 @@ def page(found: Sequence[tuple[Case, Outcome]], options: Namespace, took_s: floa
     )
     failures = [f"- {outcome.name}: {what}" for _, outcome in found for what in outcome.failures]
     rest = ["", "What did not hold:", "", *failures] if failures else []
-    rest += ["", _NOTES]
+    rest += [_NOTES]
     ruled = f"|{'---|' * len(_COLUMNS)}"
     return head + "\n".join([_line(*_COLUMNS), ruled, *starmap(_row, found), *rest, ""])
 
