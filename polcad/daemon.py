@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import time
 import uuid
@@ -26,6 +25,7 @@ from polcad.config.spec import host_name
 from polcad.controller import Controller
 from polcad.drive import drive
 from polcad.errors import OutrankedError, StandDownError, WireError
+from polcad.garbage import little_to_collect
 from polcad.hinting import Hinting, clock_under, hinting
 from polcad.hints import TakenBack
 from polcad.model import Budgets, Event, EventKind, Hint, Hold, NodePlacement, Plan, PoolLoad, RowStatus, Telemetry
@@ -49,7 +49,6 @@ _LOG = logging.getLogger(__name__)
 _LIVE_FOR_S = 10.0  # after its last word a daemon counts as gone
 _LONGEST_TURN_S = 5.0  # of the loop, while the broker is gone: the service manager hears that often that it turns
 _FLUSH_S = 0.005  # the longest that a plan keeps the next event waiting: a broker that takes none must not
-NEW_OBJECTS = 50_000  # between two looks for cycles: a second's messages of a large row come and go without one
 _HEARD_BEFORE_PLACING_S = 1.0  # retained placements of a scheduler come first
 
 
@@ -404,7 +403,6 @@ async def run(config: Config, *, shadow: bool = False) -> None:
     ConfigError, UnavailableError, OutrankedError; StandDownError instead of it where another start makes a standby.
     """
     row, policy = config.the_row()
-    gc.set_threshold(NEW_OBJECTS)
     with _foresight(config) as foresight, _opened(config.sinks) as sinks:
         daemon = Daemon(
             config.site,
@@ -423,7 +421,8 @@ async def run(config: Config, *, shadow: bool = False) -> None:
         async with serve(daemon.board, config.web, daemon.telling) as url:
             _LOG.info("row %s: the page is at %s", row.name, url)
             try:
-                await daemon.run()
+                with little_to_collect():
+                    await daemon.run()
             except* OutrankedError as outranked:
                 if not config.standby.servers:
                     raise

@@ -6,6 +6,10 @@ its last good power for as long as a node may be silent, and its worst case afte
 node's messages counts its last power until it is back, or the agent starts anew.
 
 Ages are counted on the controller's own waking time: if the controller itself slept, nobody grew stale meanwhile.
+
+Of the messages one a node is kept, until one says something else than new readings. So nearly every message is gone
+once it was heard: Python's cycle collector looks through all objects that are young, and for those of 10 000 messages
+it stops the daemon for 70 ms.
 """
 
 from __future__ import annotations
@@ -41,7 +45,8 @@ class Fleet:
         self.racks: list[str] = []
         self._rack_index: dict[str, int] = {}
         self._placements: list[NodePlacement] = []
-        self._last: list[Telemetry | None] = []
+        self._word: list[Telemetry | None] = []  # of each node's messages the one that `word` tells of
+        self._seq: list[int] = []  # of each node's last message
         self._lost: list[dict[str, float]] = []  # a node's GPUs that its agent leaves out since some message
         self._sure_w: list[tuple[float, float]] = []  # between these every GPU of the node is believed
         self._early: dict[str, NodePlacement] = {}  # said of nodes that nobody knows yet
@@ -101,7 +106,8 @@ class Fleet:
             self._grow(2 * slot, self.gpu_w.shape[1])
         self.slots[spec.name] = slot
         self.specs.append(spec)
-        self._last.append(None)
+        self._word.append(None)
+        self._seq.append(-1)
         self._lost.append({})
         self._sure_w.append((0.0, 0.0))
         self._placements.append(self._early.pop(spec.name, NodePlacement(spec.name, spec.placement)))
@@ -152,9 +158,13 @@ class Fleet:
         """
         self._heard_s[slice(None) if silent else ~self.stale] = -np.inf
 
-    def last(self, slot: int) -> Telemetry | None:
-        """The node's last message."""
-        return self._last[slot]
+    def word(self, slot: int) -> Telemetry | None:
+        """A message that says all that the node's last one did, but for readings and sequence; None: never heard."""
+        return self._word[slot]
+
+    def seq(self, slot: int) -> int:
+        """The sequence number of the node's last message."""
+        return self._seq[slot]
 
     def placement(self, slot: int) -> NodePlacement:
         """The node's placement."""
@@ -163,7 +173,7 @@ class Fleet:
     def pool_clocks_frac(self) -> dict[str, float]:
         """By the pool that GPUs are placed in, the mean clock in force on those that report one."""
         clocks: dict[str, list[float]] = {}
-        for slot, (placement, last) in enumerate(zip(self._placements, self._last, strict=True)):
+        for slot, (placement, last) in enumerate(zip(self._placements, self._word, strict=True)):
             uuids = last.reading.gpus.uuid if last is not None else ()
             for place, uuid in enumerate(uuids):
                 if (pool := placement.of(uuid).pool) and np.isfinite(self.clock_frac[slot, place]):
@@ -180,7 +190,7 @@ class Fleet:
             self._early[placement.node] = placement
 
     def _classify(self, slot: int) -> None:
-        placement, last = self._placements[slot], self._last[slot]
+        placement, last = self._placements[slot], self._word[slot]
         uuids: Iterable[str] = last.reading.gpus.uuid if last else ()
         self.class_of[slot] = class_index(placement.default)
         for place, uuid in enumerate(uuids):
@@ -223,12 +233,10 @@ class Fleet:
 
     def hear(self, slot: int, telemetry: Telemetry, now_s: float) -> tuple[float, bool]:
         """Take one message: how much the node's counted power changed (W), and whether every sensor was believed."""
-        last, self._last[slot] = self._last[slot], telemetry
-        reading = telemetry.reading
-        if last is None or not _same_gpus(last, telemetry) or self._outgrown(slot, reading):
-            self._settle(slot, telemetry, last)
-            last = None
-        self._take_setpoints(slot, telemetry, last)
+        reading, before = telemetry.reading, self._word[slot]
+        if before is None or not _same_word(before, telemetry) or self._outgrown(slot, reading):
+            self._take_word(slot, telemetry, before)
+        self._seq[slot] = telemetry.seq
         self._heard_s[slot] = now_s
         gpus_w, believed = self._take_powers(slot, reading.gpus.power_w or (reading.host_power_w,), now_s)
         if reading.host_power_w is not None and reading.gpus.uuid:
@@ -236,9 +244,18 @@ class Fleet:
         self.stale[slot] = False
         if self.suspect[slot]:
             return 0.0, believed
-        before = float(self.counted_w[slot])
-        self.counted_w[slot] = after = gpus_w + float(self.host_w[slot]) + float(self.lost_w[slot])
-        return after - before, believed
+        before_w = float(self.counted_w[slot])
+        self.counted_w[slot] = after_w = gpus_w + float(self.host_w[slot]) + float(self.lost_w[slot])
+        return after_w - before_w, believed
+
+    def _take_word(self, slot: int, telemetry: Telemetry, last: Telemetry | None) -> None:
+        """Take what a node says beside its readings, where it is news."""
+        self._word[slot] = telemetry
+        found = bool(self._lost[slot]) and last is not None and last.boot_id != telemetry.boot_id  # by an agent anew
+        if last is None or found or not _same_gpus(last, telemetry) or self._outgrown(slot, telemetry.reading):
+            self._settle(slot, telemetry, last)
+            last = None
+        self._take_setpoints(slot, telemetry, last)
 
     def _settle(self, slot: int, telemetry: Telemetry, last: Telemetry | None) -> None:
         """Take in a node that is new, or whose GPUs are others than before."""
@@ -360,6 +377,19 @@ def _server_w(spec: NodeSpec) -> float:
     """The most that a whole server may draw, as far as the inventory tells; 0 where it does not."""
     gpus_max_w = spec.gpus * spec.gpu_max_w
     return gpus_max_w + spec.host_w if spec.host_w else _SERVER_PER_GPUS * gpus_max_w
+
+
+def _same_word(one: Telemetry, other: Telemetry) -> bool:
+    """Whether the messages differ in readings and sequence alone."""
+    a, b = one.reading.gpus, other.reading.gpus
+    return (
+        one.boot_id == other.boot_id
+        and _same_gpus(one, other)
+        and _same_orders(one, other)
+        and a.enforced_w == b.enforced_w
+        and a.fault == b.fault
+        and (one.in_force and one.in_force.detail) == (other.in_force and other.in_force.detail)
+    )
 
 
 def _same_gpus(one: Telemetry, other: Telemetry) -> bool:

@@ -158,7 +158,7 @@ def class_statuses(fleet: Fleet, totals: Tally, setpoints: Mapping[Class, Setpoi
 def node_columns(fleet: Fleet) -> NodeColumns:
     """Every node, for those who draw them."""
     n = len(fleet.specs)
-    last = [fleet.last(slot) for slot in range(n)]
+    last = [fleet.word(slot) for slot in range(n)]
     clock, cap = (np.fmin.reduce(column[:n], axis=1).tolist() for column in (fleet.clock_frac, fleet.cap_frac))
     power_w = np.round(fleet.gpu_w[:n].sum(axis=1), 1).tolist()
     return NodeColumns(

@@ -43,11 +43,11 @@ class Witness:
         """The slot of the message's node, None when the message is not to be taken; and what is to be told."""
         telemetry = event.telemetry
         slot = self._fleet.slots.get(telemetry.node)
-        last = None if slot is None else self._fleet.last(slot)
+        last = None if slot is None else self._fleet.word(slot)
         if slot is None or last is None:
             return self._admit_new(event)
         if last.boot_id == telemetry.boot_id:
-            if telemetry.seq > last.seq:
+            if telemetry.seq > self._fleet.seq(slot):
                 return slot, ()
             self._counters["out_of_order"] += 1
             return None, ()
@@ -137,7 +137,7 @@ class Witness:
         ]
 
     def _excuse(self, slot: int) -> str:
-        last = self._fleet.last(slot)
+        last = self._fleet.word(slot)
         details = [detail for detail in (last.in_force.detail if last and last.in_force else ()) if detail]
         return details[0] if details else "runs looser than its plan, and gives no reason"
 

@@ -191,6 +191,59 @@ def test_a_lost_gpu_counts_its_last_power_until_its_agent_starts_anew() -> None:
     assert row.counted_w[0] == 310.0
 
 
+def test_a_lost_gpu_counts_no_more_once_its_agent_has_started_anew_and_is_otherwise_as_before() -> None:
+    row = fleet()
+    hear(row, telemetry("n1", (300.0, 250.0), uuids=("a", "b")))
+    hear(row, telemetry("n1", (300.0,), uuids=("a",), seq=2))
+    hear(row, telemetry("n1", (300.0,), uuids=("a",), boot_id="next"))
+    assert row.counted_w[0] == 300.0
+
+
+def test_a_message_of_new_readings_alone_is_not_kept() -> None:
+    row = fleet()
+    first = telemetry("n1", 300.0, setpoint=LOCK)
+    hear(row, first)
+    gpus = replace(first.reading.gpus, power_w=(310.0,) * 8, temp_c=(60.0,) * 8, util_frac=(0.5,) * 8)
+    reading = replace(first.reading, gpus=gpus, host_power_w=3000.0)
+    hear(row, replace(first, seq=9, t=8.0, dropped=3, reading=reading))
+    assert row.word(0) is first
+    assert row.seq(0) == 9
+
+
+def test_a_message_is_kept_that_says_anything_else_than_the_one_before() -> None:
+    row = fleet()
+    last = telemetry("n1", 300.0, gpus=2, setpoint=LOCK)
+    gpus, force = last.reading.gpus, last.in_force
+    assert force is not None
+    for news in (
+        last,
+        replace(last, boot_id="next"),
+        replace(last, period_s=2.0),
+        replace(last, plan=Obedience(lease=LeaseState.EXPIRED)),
+        replace(last, in_force=None),
+        *(
+            replace(last, reading=replace(last.reading, gpus=each))
+            for each in (
+                replace(gpus, uuid=("a", "b")),
+                replace(gpus, max_w=(700.0, 500.0)),
+                replace(gpus, enforced_w=(400.0, 400.0)),
+                replace(gpus, fault=(None, "lost")),
+            )
+        ),
+        *(
+            replace(last, in_force=each)
+            for each in (
+                replace(force, clock_frac=(0.5, 1.0)),
+                replace(force, cap_frac=(0.5, 1.0)),
+                replace(force, outcome=(Outcome.OK, Outcome.FAILED)),
+                replace(force, detail=("", "refused")),
+            )
+        ),
+    ):
+        hear(row, news)
+        assert row.word(0) is news
+
+
 def test_a_node_whose_driver_reloads_counts_as_a_whole_server_meanwhile_and_then_as_before() -> None:
     row = fleet(NodeSpec("n1", gpus=2, host_w=500.0))
     hear(row, telemetry("n1", 300.0, gpus=2))

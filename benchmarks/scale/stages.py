@@ -9,7 +9,6 @@ the kernel, asyncio and the MQTT client take is what `benchmarks.scale.daemon` m
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import statistics
 import tempfile
@@ -22,7 +21,8 @@ from typing import TypeVar
 from benchmarks.scale.row import FIRST_SEQ, Row
 from polcad.backlog import DEFAULT_LIMITS, Counters, Inbox
 from polcad.config import Config, load
-from polcad.daemon import NEW_OBJECTS, Daemon
+from polcad.daemon import Daemon
+from polcad.garbage import little_to_collect
 from polcad.intake import READ_BYTES, Intake
 from polcad.model import NodePlacement, Plan
 from polcad.outlook import Foresight
@@ -126,13 +126,13 @@ class Stages:
 def measure(nodes: int, rounds: int) -> dict[str, list[float]]:
     """Microseconds of each stage."""
     row = Row("row", nodes, 1.0)
-    gc.set_threshold(NEW_OBJECTS)
     with tempfile.TemporaryDirectory() as folder, closing(ProcessSchool()) as school:
         path = Path(folder) / "row.toml"
         path.write_text(row.config(1883))
         stages = Stages(row, load([path], {}), school)
-        for _ in range(rounds + 1):
-            stages.round()
+        with little_to_collect():
+            for _ in range(rounds + 1):
+                stages.round()
     return {what: us[1:] for what, us in stages.us.items()}  # the first lays everything out
 
 
