@@ -15,6 +15,7 @@ from enum import StrEnum
 from polcad.errors import ConfigError
 from polcad.model import NAME_PATTERN
 from polcad.spec import NodeSpec, RowSpec
+from polcad.standby import lock_of
 from polcad.wire import OF_SITE, ROOT, Address, everywhere
 
 BROKER = "broker"  # a role that has a certificate for servers, and no rights: it is who asks for them
@@ -85,6 +86,11 @@ def rights(rows: Iterable[Inventory]) -> dict[str, tuple[Right, ...]]:
         for pool in dict.fromkeys(pool for each in of_site for pool in each.all_pools):
             found.setdefault(identity(Role.POOL, pool), []).append(_write(f"{ROOT}/{site}/load/{pool}/+"))
     return {name: tuple(dict.fromkeys(granted)) for name, granted in found.items()}
+
+
+def locks(rows: Iterable[Inventory]) -> dict[str, str]:
+    """By identity, the lock that it may hold where it has a standby."""
+    return {identity(Role.DAEMON, each.row.name): lock_of(each.site, each.row.name) for each in rows}
 
 
 def _node(of: Inventory, node: NodeSpec) -> Iterable[Right]:

@@ -49,6 +49,11 @@ _ACL_HEAD = """\
 """
 
 
+def mosquitto_files(rows: Iterable[Inventory], *, port: int = 8883, etc: str = "/etc/mosquitto") -> dict[str, str]:
+    """By file name, configuration and access list; ConfigError where two clients would share an identity."""
+    return {CONF: mosquitto_conf(port, etc), ACL: mosquitto_acl(rows)}
+
+
 def mosquitto_conf(port: int = 8883, etc: str = "/etc/mosquitto") -> str:
     """The configuration; `etc` is Mosquitto's folder on the broker's host."""
     return _CONF.format(port=port, etc=etc, conf=CONF, acl=ACL, payload_bytes=MAX_PAYLOAD_BYTES)

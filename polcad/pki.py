@@ -1,7 +1,8 @@
 """A small certificate authority, for those who have none: one folder with its key, and a certificate an identity.
 
 * A client's certificate proves its identity (`polcad.access`) as common name and as DNS name, and only as a client:
-  a stolen one cannot pose as the broker. The broker's is for servers only.
+  a stolen one cannot pose as the broker. The broker's is for servers only, but for nodes of a cluster: each comes to
+  the others as a client.
 * Keys are P-256, readable by their owner alone. The authority's own key is needed to issue, renew and revoke, nowhere
   else: keep the folder off the nodes and off the broker's host.
 * A name has one key. A renewed certificate is for the same one, so only the certificate travels; the earlier ones are
@@ -16,6 +17,7 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 
 from cryptography import x509
@@ -90,15 +92,15 @@ class Authority:
             raise ConfigError(f"{folder / 'ca.key'}: not a key of `polcad pki init`")
         self._key = key
 
-    def issue(self, name: str, days: float, hosts: Sequence[str] = ()) -> Issued:
-        """A new key and certificate: of the client `name`, or of the server at `hosts`.
+    def issue(self, name: str, days: float, hosts: Sequence[str] = (), *, cluster: bool = False) -> Issued:
+        """A new key and certificate: of the client `name`, or of the server at `hosts`, or of all nodes of a `cluster`.
 
         ConfigError where the name has one: its key would stay good with nobody to remember it.
         """
         if self._path(name, "crt").exists():
             raise ConfigError(f"{self._path(name, 'crt')} is there: `polcad pki renew` it, or `revoke` it first")
         key = _new_key()
-        certificate = self._certified(name, key.public_key(), days, hosts)
+        certificate = self._certified(name, key.public_key(), days, hosts, cluster=cluster)
         write_file(self._path(name, "key"), _pem(key), _PRIVATE)
         return self._keep(name, certificate)
 
@@ -109,7 +111,8 @@ class Authority:
         if not isinstance(key, ec.EllipticCurvePublicKey):
             raise ConfigError(f"{self._path(name, 'crt')}: not a certificate of `polcad pki issue`")
         self._put("renewed", old)
-        return self._keep(name, self._certified(name, key, days, _hosts(old)))
+        cluster = ExtendedKeyUsageOID.CLIENT_AUTH in _uses(old)
+        return self._keep(name, self._certified(name, key, days, _hosts(old), cluster=cluster))
 
     def revoke(self, name: str) -> None:
         """List all certificates of the name as revoked, and forget its key; ConfigError where there is none."""
@@ -125,6 +128,11 @@ class Authority:
         """All certificates in use, the authority's own first, then by name."""
         paths = [self._folder / "ca.crt", *sorted((self._folder / "issued").glob("*.crt"))]
         return [read_certificate(path) for path in paths]
+
+    def pins(self) -> list[str]:
+        """The SHA-256 of every public key in use, in hexadecimal: for a broker that reads no revocation lists."""
+        keys = (_certificate(each.path).public_key() for each in self.issued()[1:])
+        return [sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest() for key in keys]
 
     def write_crl(self) -> None:
         """List what is revoked. The list lasts as long as the authority: an old one would shut everybody out."""
@@ -143,15 +151,17 @@ class Authority:
         write_file(self._folder / "ca.crl", crl.public_bytes(Encoding.PEM))
 
     def _certified(
-        self, name: str, key: ec.EllipticCurvePublicKey, days: float, hosts: Sequence[str]
+        self, name: str, key: ec.EllipticCurvePublicKey, days: float, hosts: Sequence[str], *, cluster: bool
     ) -> x509.Certificate:
         left = (self._certificate.not_valid_after_utc - datetime.now(UTC)) / timedelta(days=1)
-        purpose = ExtendedKeyUsageOID.SERVER_AUTH if hosts else ExtendedKeyUsageOID.CLIENT_AUTH
+        purposes = [ExtendedKeyUsageOID.SERVER_AUTH] if hosts else []
+        if cluster or not hosts:
+            purposes.append(ExtendedKeyUsageOID.CLIENT_AUTH)
         return (
             _builder(_name(name), self._certificate.subject, key, min(days, left))
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(sign_certificates=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
             .add_extension(x509.SubjectAlternativeName(_alternatives(hosts or [name])), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
             .sign(self._key, hashes.SHA256())
@@ -231,11 +241,18 @@ def _described(path: Path, certificate: x509.Certificate) -> Issued:
 def _hosts(certificate: x509.Certificate) -> list[str]:
     """The hosts of a server's certificate; none of a client's or an authority's."""
     try:
-        uses = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return []
-    return [str(name.value) for name in names] if ExtendedKeyUsageOID.SERVER_AUTH in uses else []
+    return [str(name.value) for name in names] if ExtendedKeyUsageOID.SERVER_AUTH in _uses(certificate) else []
+
+
+def _uses(certificate: x509.Certificate) -> list[x509.ObjectIdentifier]:
+    """What it may be used for; nothing where that is not said."""
+    try:
+        return list(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
+    except x509.ExtensionNotFound:
+        return []
 
 
 def _certificate(path: Path) -> x509.Certificate:

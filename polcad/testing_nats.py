@@ -16,7 +16,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from polcad.broker_spec import BrokerSpec
+from polcad.broker_spec import BrokerSpec, TlsSpec
 from polcad.testing_brokers import Broker, Server, free_port, program
 
 CLUSTER_SIZE = 3
@@ -46,12 +46,14 @@ class NatsServer(Server):
 
     `conf` is its configuration, in which ``$port`` (NATS), ``$mqtt_port``, ``$monitor_port``, ``$route_port``,
     ``$store``, ``$name`` and ``$routes`` stand for what was chosen. `size` nodes are to find each other before it is
-    ready; RuntimeError when they do not.
+    ready; RuntimeError when they do not. With `tls`, the certificate of a client that it lets in, it is asked by TLS.
     """
 
-    def __init__(self, folder: Path, conf: str = ALONE, name: str = "n1", size: int = 1) -> None:
+    def __init__(
+        self, folder: Path, conf: str = ALONE, name: str = "n1", size: int = 1, tls: TlsSpec | None = None
+    ) -> None:
         super().__init__(folder / f"nats-{name}.log")
-        self.name = name
+        self.name, self._tls = name, tls
         self.client_port, self._port, self.monitor_port, self.route_port = (free_port() for _ in range(4))
         self._folder, self._text, self._size = folder, conf, size
         self.write(())
@@ -122,21 +124,32 @@ class NatsServer(Server):
 
     def _takes_mqtt(self) -> bool:
         """Whether an MQTT client is let in: the first one waits until NATS has made its streams."""
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), _ANSWER_S) as there:
+        with contextlib.suppress(OSError), self._connection() as there:
             there.sendall(_CONNECT)
             answer = there.recv(len(_CONNECTED))
             there.sendall(_DISCONNECT)
             return answer == _CONNECTED
         return False
 
+    def _connection(self) -> socket.socket:
+        plain = socket.create_connection(("127.0.0.1", self._port), _ANSWER_S)
+        if self._tls is None:
+            return plain
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(plain)
+            secured = self._tls.context().wrap_socket(plain, server_hostname="localhost")
+            stack.pop_all()
+            return secured
+
 
 class NatsCluster(Broker):
     """Three nodes, each of which may be stopped, killed, paused and started again."""
 
-    def __init__(self, folder: Path, conf: str = CLUSTERED) -> None:
-        self.nodes = [NatsServer(folder, conf, f"n{number}", CLUSTER_SIZE) for number in range(1, CLUSTER_SIZE + 1)]
+    def __init__(self, folder: Path, conf: str = CLUSTERED, tls: TlsSpec | None = None) -> None:
+        names = [f"n{number}" for number in range(1, CLUSTER_SIZE + 1)]
+        self.nodes = [NatsServer(folder, conf, name, CLUSTER_SIZE, tls) for name in names]
         for node in self.nodes:
-            node.write([f"nats://127.0.0.1:{each.route_port}" for each in self.nodes])
+            node.write([f"nats://localhost:{each.route_port}" for each in self.nodes])
 
     @property
     def port(self) -> int:

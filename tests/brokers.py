@@ -39,7 +39,7 @@ def page_block(title: str) -> str:
 
 def nats_conf() -> str:
     """The page's configuration of a node, as a template for ports and folders of ours."""
-    return _replaced(
+    return replaced(
         page_block("/etc/nats-server.conf"),
         ("server_name: nats1", "server_name: $name"),
         ("0.0.0.0:4222", "127.0.0.1:$port"),
@@ -53,7 +53,7 @@ def nats_conf() -> str:
 
 def open_conf(folder: Path) -> list[str]:
     """The page's configuration of a Mosquitto that lets everyone in, on a port and in a folder of ours."""
-    return _replaced(
+    return replaced(
         page_block("/etc/mosquitto/conf.d/polcad-open.conf"),
         ("listener 1883", "listener {port} 127.0.0.1"),
         ("/var/lib/mosquitto/", f"{folder}/"),
@@ -62,7 +62,7 @@ def open_conf(folder: Path) -> list[str]:
 
 def bridge_conf() -> list[str]:
     """The page's configuration of a bridge, on ports of ours, and for a row of the names that tests use."""
-    return _replaced(
+    return replaced(
         page_block("/etc/mosquitto/conf.d/polcad-bridge.conf"),
         ("listener 1883", "listener {port} 127.0.0.1"),
         ("address upper.example:1883", "address 127.0.0.1:{upper}"),
@@ -70,7 +70,8 @@ def bridge_conf() -> list[str]:
     ).splitlines()
 
 
-def _replaced(text: str, *pairs: tuple[str, str]) -> str:
+def replaced(text: str, *pairs: tuple[str, str]) -> str:
+    """The text with each first of a pair, which must be there, replaced by the second."""
     for theirs, ours in pairs:
         assert theirs in text, theirs
         text = text.replace(theirs, ours)

@@ -9,6 +9,8 @@ from polcad.access import Inventory, Right, Role, identity, rights
 from polcad.broker_config import ACL, CONF, mosquitto_acl, mosquitto_conf
 from polcad.config import load
 from polcad.errors import ConfigError
+from polcad.nats_config import CONF as NATS_CONF
+from polcad.nats_config import USERS, nats_files
 from polcad.spec import NodeSpec, RowSpec
 from polcad.wire import KINDS, OF_SITE, everywhere
 
@@ -92,3 +94,6 @@ def test_what_docs_show_is_written_from_the_example() -> None:
     row, _ = config.the_row()
     assert (DOCS / "broker" / ACL).read_text() == mosquitto_acl([Inventory(config.site.name, row)])
     assert (DOCS / "broker" / CONF).read_text() == mosquitto_conf()
+    of_nats = nats_files([Inventory(config.site.name, row)], [f"nats{number}.example" for number in (1, 2, 3)])
+    assert (DOCS / "broker" / USERS).read_text() == of_nats[USERS]
+    assert (DOCS / "broker" / NATS_CONF).read_text() == of_nats["nats1.example.conf"]

@@ -1,20 +1,20 @@
-"""What a hostile client with a certificate can do: nothing but lie about itself. Against a real Mosquitto."""
+"""What a hostile client with a certificate can do: nothing but lie about itself. On a real Mosquitto, a real NATS."""
 
 import asyncio
 import contextlib
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import aiomqtt
 import paho.mqtt.client as paho
 import pytest
-from paho.mqtt.enums import CallbackAPIVersion
+from aiomqtt.exceptions import MqttConnectError
 
-from polcad.access import Inventory
+from polcad.access import Inventory, rights
 from polcad.broker_spec import BrokerSpec, TlsSpec
 from polcad.errors import UnavailableError
 from polcad.model import FREE, Hold, NodePlacement, NodeState, Plan, Rule, Setpoint, Why
@@ -22,7 +22,7 @@ from polcad.mqtt import Link, Presence
 from polcad.pki import create, make_plan_key
 from polcad.spec import NodeSpec, RowSpec
 from polcad.testing import telemetry
-from polcad.testing_brokers import Mosquitto
+from polcad.testing_brokers import Broker, Mosquitto
 from polcad.wire import Address, Message, encode
 from tests.fake_nvml.control import FakeNvml
 from tests.live_row import BRAKE, FREE_MHZ, LiveRow
@@ -37,7 +37,6 @@ ROWS = (
     Inventory("site", RowSpec("r2", 9000.0, nodes=(NodeSpec("n3", "k1"),)), hints=True),
 )
 PROBE = b'{"from":"hostile"}'
-NOT_AUTHORIZED = 0x87
 FOREIGN = (  # for n2, everything but its own telemetry and state
     "r1/plan",
     "r1/daemon",
@@ -59,6 +58,7 @@ FOREIGN = (  # for n2, everything but its own telemetry and state
     "load/n2/i1",
     "elsewhere",
 )
+WILD = ("#", "+/#", f"{ROOT}/#", f"{ROOT}/+/+/+/telemetry", "$SYS/#", "$MQTT/sub/#", f"$share/g/{ROOT}/#")
 
 
 @pytest.fixture(scope="module")
@@ -66,137 +66,154 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Secured:
     return secure(tmp_path_factory.mktemp("secured"), ROWS, "n9", "stolen")
 
 
-@pytest.fixture(scope="module")
-def broker(secured: Secured) -> Iterator[Mosquitto]:
-    with secured.broker() as running:
+@pytest.fixture(scope="module", params=["mosquitto", "nats"])
+def broker(request: pytest.FixtureRequest, secured: Secured) -> Iterator[Broker]:
+    with secured.broker() if request.param == "mosquitto" else secured.nats() as running:
         yield running
 
 
-def client(broker: Mosquitto, tls: TlsSpec, **more: Any) -> aiomqtt.Client:
+def client(broker: Broker, tls: TlsSpec, **more: Any) -> aiomqtt.Client:
     """A client that checks nothing of its own: what a stolen certificate would be used with."""
-    more = {"protocol": aiomqtt.ProtocolVersion.V5, **more}
-    return aiomqtt.Client("127.0.0.1", broker.port, tls_context=tls.context(), timeout=5.0, **more)
+    more = {"protocol": aiomqtt.ProtocolVersion.V311, **more}
+    return aiomqtt.Client("127.0.0.1", broker.port, tls_context=tls.context(), timeout=10.0, **more)
+
+
+class Ear:
+    """A client that hears what it can."""
+
+    def __init__(self, there: aiomqtt.Client) -> None:
+        self.heard: list[aiomqtt.Message] = []
+        self._there = there
+
+    async def listen(self) -> None:
+        """Until cancelled."""
+        async for message in self._there.messages:
+            self.heard.append(message)
+
+    async def settle(self) -> None:
+        """Return once all is here that the broker sent before now: its answers come after that."""
+        await self._there.subscribe("settled", 0)
+        await eventually(lambda: not len(self._there.messages))
+
+    @property
+    def topics(self) -> set[str]:
+        """Where the probe was heard; NATS tells who may hear everything of its own storage, too."""
+        heard = {str(message.topic) for message in self.heard if message.payload == PROBE}
+        return {topic for topic in heard if not topic.startswith("$MQTT/")}
 
 
 @contextlib.asynccontextmanager
-async def hearing(broker: Mosquitto, tls: TlsSpec, *topics: str) -> AsyncIterator[list[aiomqtt.Message]]:
-    """All that arrives for these subscriptions."""
-    heard: list[aiomqtt.Message] = []
-    async with client(broker, tls) as ear:
-        await ear.subscribe([(topic, 1) for topic in topics])
-
-        async def listen() -> None:
-            async for message in ear.messages:
-                heard.append(message)  # noqa: PERF401  # each is seen at once
-
-        task = asyncio.create_task(listen())
-        yield heard
-        task.cancel()
-        await asyncio.wait({task})
+async def hearing(broker: Broker, tls: TlsSpec, *topics: str) -> AsyncIterator[Ear]:
+    """What arrives for these subscriptions, as far as they are granted."""
+    async with client(broker, tls) as there:
+        ear = Ear(there)
+        await there.subscribe([(topic, 0) for topic in topics])
+        task = asyncio.create_task(ear.listen())
+        try:
+            yield ear
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
 
 
-def topics_of(heard: list[aiomqtt.Message]) -> set[str]:
-    return {str(message.topic) for message in heard if message.payload == PROBE}
+async def say(broker: Broker, tls: TlsSpec, topics: Iterable[str], *, retain: bool = False, user: str = "") -> None:
+    """Say the probe, and return once the broker has acknowledged it: both do so also where they pass nothing on.
+
+    NATS does not even let a stranger in.
+    """
+    with contextlib.suppress(MqttConnectError):
+        async with client(broker, tls, username=user or None) as speaker:
+            for topic in topics:
+                await speaker.publish(topic, PROBE, 1, retain)
 
 
-def granted(broker: Mosquitto, tls: TlsSpec, topics: tuple[str, ...], *, retain: bool = False) -> set[str]:
-    """Which of these topics the broker lets a client write; MQTT 5 acknowledges a refused message with a reason."""
-    codes: dict[int, int] = {}
-    up = []
-    speaker = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
-    speaker.tls_set_context(tls.context())
-    speaker.on_connect = lambda *_: up.append(True)
-    speaker.on_publish = lambda _, __, mid, code, ___: codes.update({mid: code.value})
-    speaker.connect("127.0.0.1", broker.port)
-    speaker.loop_start()
-    try:
-        until(lambda: bool(up))
-        mids = {speaker.publish(topic, PROBE, 1, retain).mid: topic for topic in topics}
-        until(lambda: len(codes) == len(topics))
-    finally:
-        speaker.disconnect()
-        speaker.loop_stop()
-    assert {codes[mid] for mid in mids} <= {0, NOT_AUTHORIZED, 0x10}  # 0x10: nobody has subscribed
-    return {topic for mid, topic in mids.items() if codes[mid] != NOT_AUTHORIZED}
+def granted(broker: Broker, secured: Secured, name: str, topics: Iterable[str], *, retain: bool = False) -> set[str]:
+    """Which of these topics the broker lets a client write."""
+
+    async def scenario() -> set[str]:
+        async with hearing(broker, secured.tls(WITNESS), "#") as witness:
+            await say(broker, secured.tls(name), topics, retain=retain)
+            await witness.settle()
+            return witness.topics
+
+    return asyncio.run(scenario())
+
+
+def every_topic() -> set[str]:
+    """At least one topic for each right of anybody, and those that nobody has a right to."""
+    rooted = {f"{ROOT}/{topic}" for topic in FOREIGN}
+    named = {right.topic for each in rights(ROWS).values() for right in each}
+    return rooted | {topic.replace("#", "x/y").replace("+", "x") for topic in named}
+
+
+def may(name: str, topic: str, *, write: bool) -> bool:
+    """What the table says."""
+    found = (each for each in rights(ROWS).get(name, ()) if (each.write if write else each.read))
+    return any(paho.topic_matches_sub(each.topic, topic) for each in found)
+
+
+@pytest.mark.parametrize("name", [*rights(ROWS), "n9"])  # n9 is certified, and in no inventory
+def test_everyone_says_what_the_table_lets_them_and_nothing_else(secured: Secured, broker: Broker, name: str) -> None:
+    assert granted(broker, secured, name, every_topic()) == {
+        topic for topic in every_topic() if may(name, topic, write=True)
+    }
+
+
+@pytest.mark.parametrize("name", [*rights(ROWS)])
+def test_everyone_hears_what_the_table_lets_them_and_nothing_else(secured: Secured, broker: Broker, name: str) -> None:
+    wanted = (*every_topic(), *(right.topic for right in rights(ROWS).get(name, ())), *WILD)
+
+    async def scenario() -> None:
+        async with hearing(broker, secured.tls(name), *wanted) as ear:
+            await say(broker, secured.tls(WITNESS), every_topic())
+            await ear.settle()
+            assert ear.topics == {topic for topic in every_topic() if may(name, topic, write=False)}
+            assert all(message.payload == PROBE for message in ear.heard)
+
+    asyncio.run(scenario())
+
+
+def test_a_certified_stranger_hears_nothing(secured: Secured, broker: Broker) -> None:
+    async def scenario() -> None:
+        with contextlib.suppress(MqttConnectError):
+            async with hearing(broker, secured.tls("n9"), *every_topic(), *WILD) as ear:
+                await say(broker, secured.tls(WITNESS), every_topic())
+                await ear.settle()
+                assert ear.heard == []
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("retain", [False, True])
-def test_a_node_says_nothing_but_its_own_telemetry_and_state(secured: Secured, broker: Mosquitto, retain: bool) -> None:
-    own = (f"{ROOT}/r1/k1/n2/telemetry", f"{ROOT}/r1/k1/n2/state")
+def test_a_node_says_nothing_but_its_own_telemetry_and_state(secured: Secured, broker: Broker, retain: bool) -> None:
+    own = {f"{ROOT}/r1/k1/n2/telemetry", f"{ROOT}/r1/k1/n2/state"}
     foreign = (*(f"{ROOT}/{topic}" for topic in FOREIGN), "$SYS/broker/version", "anything")
+    assert granted(broker, secured, "n2", (*foreign, *own), retain=retain) == own
 
     async def scenario() -> None:
-        async with hearing(broker, secured.tls(WITNESS), "#") as heard:
-            said = await asyncio.to_thread(granted, broker, secured.tls("n2"), (*foreign, *own), retain=retain)
-            assert said == set(own)
-            await eventually(lambda: topics_of(heard) >= set(own))
-            assert topics_of(heard) == set(own)
         async with hearing(broker, secured.tls(WITNESS), "#") as late:
-            last = Message(f"{ROOT}/r1/plan", PROBE)
-            await asyncio.to_thread(granted, broker, secured.tls("daemon.r1"), (last.topic,))
-            await eventually(lambda: last.topic in topics_of(late))
-            assert {str(each.topic) for each in late if each.retain} <= set(own)
+            await eventually(lambda: not retain or late.topics >= own)
+            await late.settle()
+            assert late.topics <= own
+        async with client(broker, secured.tls(WITNESS)) as cleaner:
+            for topic in own:
+                await cleaner.publish(topic, b"", 1, retain=True)
 
     asyncio.run(scenario())
 
 
-def test_a_node_hears_its_rows_plan_and_its_own_placement_whatever_it_subscribes_to(
-    secured: Secured, broker: Mosquitto
-) -> None:
-    wild = ("#", "+/#", f"{ROOT}/#", f"{ROOT}/+/+/+/telemetry", f"{ROOT}/r2/plan", "$SYS/#", f"$share/g/{ROOT}/#")
-    by_daemon_1 = ("r1/plan", "r1/event", "r1/daemon", "r1/k1/n1/placement", "r1/k1/n2/placement")
-
+def test_a_user_name_beside_the_certificate_is_worth_nothing(secured: Secured, broker: Broker) -> None:
     async def scenario() -> None:
-        async with hearing(broker, secured.tls("n2"), *wild) as heard:
-            for name, topics in (
-                ("n1", ("r1/k1/n1/telemetry", "r1/k1/n1/state")),
-                ("daemon.r2", ("r2/plan", "hint/chat")),
-                ("operator.site", ("r1/hold/h1",)),
-                ("pool.chat", ("load/chat/i1",)),
-                ("daemon.r1", by_daemon_1),
-            ):
-                wanted = tuple(f"{ROOT}/{topic}" for topic in topics)
-                assert await asyncio.to_thread(granted, broker, secured.tls(name), wanted) == set(wanted)
-            allowed = {f"{ROOT}/r1/plan", f"{ROOT}/r1/k1/n2/placement"}
-            await eventually(lambda: topics_of(heard) >= allowed)
-            assert {str(message.topic) for message in heard} == allowed
-
-    asyncio.run(scenario())
-
-
-@pytest.mark.parametrize(
-    ("name", "topics"),
-    [
-        ("daemon.r1", ("r2/plan", "r2/daemon", "hint/chat", "r1/hold/h1", "r1/k1/n1/telemetry", "load/chat/i1")),
-        ("operator.site", ("r1/plan", "r1/daemon", "r1/event", "r1/k1/n1/telemetry", "r1/k1/n1/placement")),
-        ("reader.site", ("r1/plan", "r1/hold/h1", "r1/k1/n1/state", "r1/k1/n1/placement", "hint/chat")),
-        ("scheduler.site", ("r1/plan", "r1/hold/h1", "r1/k1/n1/telemetry")),
-        ("orchestrator.site", ("r1/plan", "hint/chat", "load/chat/i1")),
-        ("pool.chat", ("load/code/i1", "hint/chat", "r1/plan")),
-        ("n9", ("r1/k1/n9/telemetry", "r1/k1/n9/state", "r1/plan")),  # certified, and in no inventory
-    ],
-)
-def test_everyone_else_is_held_to_their_part(
-    secured: Secured, broker: Mosquitto, name: str, topics: tuple[str, ...]
-) -> None:
-    assert granted(broker, secured.tls(name), tuple(f"{ROOT}/{topic}" for topic in topics)) == set()
-
-
-def test_a_certified_stranger_hears_nothing(secured: Secured, broker: Mosquitto) -> None:
-    async def scenario() -> None:
-        async with (
-            hearing(broker, secured.tls("n9"), "#", f"{ROOT}/r1/plan") as heard,
-            hearing(broker, secured.tls(WITNESS), "#") as witness,
-        ):
-            await asyncio.to_thread(granted, broker, secured.tls("daemon.r1"), (f"{ROOT}/r1/plan",))
-            await eventually(lambda: f"{ROOT}/r1/plan" in topics_of(witness))
-            assert heard == []
+        async with hearing(broker, secured.tls(WITNESS), f"{ROOT}/#") as witness:
+            await say(broker, secured.tls("n2"), (f"{ROOT}/r1/plan", f"{ROOT}/r1/k1/n2/state"), user="daemon.r1")
+            await witness.settle()
+            assert witness.topics == {f"{ROOT}/r1/k1/n2/state"}
 
     asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("topic", ["r1/plan", "r1/k1/n1/state", "r1/hold/h1"])
-def test_a_last_will_in_anothers_name_is_never_spoken(secured: Secured, broker: Mosquitto, topic: str) -> None:
+def test_a_last_will_in_anothers_name_is_never_spoken(secured: Secured, broker: Broker, topic: str) -> None:
     will = aiomqtt.Will(f"{ROOT}/{topic}", b"will", 1, retain=True)
     own = aiomqtt.Will(f"{ROOT}/r1/k1/n2/state", b"own", 1)
 
@@ -207,16 +224,16 @@ def test_a_last_will_in_anothers_name_is_never_spoken(secured: Secured, broker: 
                 await dying.publish("anything", b"", 1)
 
     async def scenario() -> None:
-        async with hearing(broker, secured.tls(WITNESS), f"{ROOT}/#") as heard:
+        async with hearing(broker, secured.tls(WITNESS), f"{ROOT}/#") as ear:
             await vanish(will)
             await vanish(own)
-            await eventually(lambda: b"own" in {message.payload for message in heard})
-            assert b"will" not in {message.payload for message in heard}
+            await eventually(lambda: b"own" in {message.payload for message in ear.heard})
+            assert b"will" not in {message.payload for message in ear.heard}
 
     asyncio.run(scenario())
 
 
-def reaches(broker: Mosquitto, tls: TlsSpec) -> None:
+def reaches(broker: Broker, tls: TlsSpec) -> None:
     spec = BrokerSpec(host="127.0.0.1", port=broker.port, tls=tls, connect_timeout_s=1.0)
 
     async def scenario() -> None:
@@ -227,7 +244,7 @@ def reaches(broker: Mosquitto, tls: TlsSpec) -> None:
 
 
 def test_without_a_certificate_of_this_authority_for_clients_nobody_comes_in(
-    secured: Secured, broker: Mosquitto, tmp_path: Path
+    secured: Secured, broker: Broker, tmp_path: Path
 ) -> None:
     reaches(broker, secured.tls("n2"))
     other = create(tmp_path / "other", "test", 2.0)  # the same name, another key
@@ -273,7 +290,7 @@ def test_a_revoked_certificate_is_refused_once_the_broker_was_told(tmp_path: Pat
         reaches(broker, secured.tls("n2"))
 
 
-def refused(broker: Mosquitto, tls: TlsSpec) -> bool:
+def refused(broker: Broker, tls: TlsSpec) -> bool:
     try:
         reaches(broker, tls)
     except UnavailableError:
@@ -287,19 +304,21 @@ def refused(broker: Mosquitto, tls: TlsSpec) -> bool:
 class SecuredRow(LiveRow):
     """The live row on a broker that asks for certificates; its daemon signs, and its nodes follow what is signed."""
 
-    broker: Mosquitto
     secured: Secured
 
     def security(self, name: str) -> str:
         return self.secured.settings("daemon.row" if name == "daemon" else name)
 
 
-@pytest.fixture
-def row(tmp_path: Path, fake_nvml_nodes: Callable[..., FakeNvml]) -> Iterator[SecuredRow]:
+@pytest.fixture(params=["mosquitto", "nats"])
+def row(
+    request: pytest.FixtureRequest, tmp_path: Path, fake_nvml_nodes: Callable[..., FakeNvml]
+) -> Iterator[SecuredRow]:
     nodes = tuple(NodeSpec(name, "r1", gpus=2, gpu_max_w=400.0) for name in ("n1", "n2", "n3"))
-    secured = secure(tmp_path, [Inventory("site", RowSpec("row", 2360.0, nodes=nodes))])
+    of_row = [Inventory("site", RowSpec("row", 2360.0, nodes=nodes))]
+    secured = secure(tmp_path, of_row, cluster=request.param == "nats")
     make_plan_key(tmp_path / "pki", "row")
-    with secured.broker() as broker:
+    with secured.broker() if request.param == "mosquitto" else secured.cluster() as broker:
         made = SecuredRow(tmp_path, broker, fake_nvml_nodes, tap_tls=secured.tls(WITNESS))
         made.secured = secured
         with made:

@@ -47,6 +47,16 @@ def test_a_certificate_is_for_one_identity_and_for_one_side_of_a_connection(fold
     assert read_certificate(folder / "issued/broker.mqtt.crt").hosts == ("mqtt.example", "10.0.0.5", "::1")
 
 
+def test_nodes_of_a_cluster_show_their_certificate_as_clients_too_also_once_it_is_renewed(folder: Path) -> None:
+    authority = Authority(folder)
+    authority.issue("broker.a", 7.0, ["a.example", "b.example"], cluster=True)
+    for _ in range(2):
+        uses = certificate(folder, "broker.a").extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        assert set(uses) == {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH}
+        assert read_certificate(folder / "issued/broker.a.crt").hosts == ("a.example", "b.example")
+        authority.renew("broker.a", 7.0)
+
+
 def test_keys_are_their_owners_alone(folder: Path) -> None:
     Authority(folder).issue("n1", 7.0)
     make_plan_key(folder, "r1")
@@ -165,3 +175,19 @@ def test_the_brokers_files_are_written_for_all_rows_and_not_for_everybody_to_rea
     assert "listener 8884" in (tmp_path / "etc/polcad.conf").read_text()
     printed = polcad("broker-config", "r1.toml", "--pool", "code").output
     assert "topic write polcad/v1/site/load/code/+" in printed
+
+
+def test_the_files_of_nats_are_written_for_each_node_with_the_keys_that_are_good(polcad: Pki, tmp_path: Path) -> None:
+    (tmp_path / "r1.toml").write_text(ROW)
+    polcad("pki", "init")
+    polcad("pki", "issue", "node", "n1")
+    hosts = [word for name in ("a", "b", "c") for word in ("--host", f"{name}.example")]
+    nats = ("broker-config", "r1.toml", "--broker", "nats", *hosts)
+    assert polcad(*nats, "--dir", "polcad-pki", "--out", "etc").exit_code == 0
+    written = {path.name: path.read_text() for path in (tmp_path / "etc").iterdir()}
+    assert set(written) == {"nats-users.conf", "a.example.conf", "b.example.conf", "c.example.conf"}
+    (pin,) = Authority(tmp_path / "polcad-pki").pins()
+    assert all(written[f"{name}.example.conf"].count(pin) == 2 for name in "abc")
+    assert "pinned_certs" not in polcad(*nats).output
+    assert polcad("broker-config", "r1.toml", "--host", "a.example").exit_code == 2
+    assert "name three" in str(polcad("broker-config", "r1.toml", "--broker", "nats").exception)

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +35,13 @@ WithinOption = Annotated[float, typer.Option("--within", min=0.0, help="What exp
 FOLDER = Path("polcad-pki")
 
 
+class BrokerKind(StrEnum):
+    """Brokers that an access list is written for."""
+
+    MOSQUITTO = "mosquitto"
+    NATS = "nats"
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     pki = typer.Typer(no_args_is_help=True)
@@ -56,16 +64,33 @@ def _pki() -> None:
 def broker_config(
     files: RowFiles = None,
     pool: PoolOption = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Write polcad.conf and polcad.acl here; left out: print them.")
+    broker: Annotated[BrokerKind, typer.Option(help="Whose configuration.")] = BrokerKind.MOSQUITTO,
+    host: Annotated[
+        list[str] | None, typer.Option("--host", help="NATS: the DNS name of a node; repeat for a cluster of three.")
     ] = None,
-    etc: Annotated[str, typer.Option(help="Mosquitto's folder on the broker's host.")] = "/etc/mosquitto",
+    keys: Annotated[
+        Path | None,
+        typer.Option("--dir", help="NATS: let in the keys alone that this authority has issued and not revoked."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the files here; left out: print them.")] = None,
+    etc: Annotated[
+        str | None, typer.Option(help="The broker's folder on its host; left out: /etc/mosquitto or /etc/nats.")
+    ] = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 8883,
 ) -> None:
-    """Write Mosquitto's configuration and access list for the rows of these inventories."""
-    from polcad.broker_config import ACL, CONF, mosquitto_acl, mosquitto_conf
+    """Write the broker's configuration and access list for the rows of these inventories."""
+    if broker is BrokerKind.MOSQUITTO:
+        if host or keys:
+            raise typer.BadParameter("--host and --dir are for --broker nats")
+        from polcad.broker_config import mosquitto_files
 
-    texts = {CONF: mosquitto_conf(port, etc), ACL: mosquitto_acl(_inventories(files, pool))}
+        texts = mosquitto_files(_inventories(files, pool), port=port, etc=etc or "/etc/mosquitto")
+    else:
+        from polcad.nats_config import nats_files
+        from polcad.pki import Authority
+
+        pins = Authority(keys).pins() if keys else ()
+        texts = nats_files(_inventories(files, pool), host or (), port=port, etc=etc or "/etc/nats", pins=pins)
     for name, text in texts.items():
         if out is None:
             typer.echo(f"# ---- {name}\n{text}")
@@ -117,13 +142,16 @@ def issue(
     ],
     folder: FolderOption = FOLDER,
     days: DaysOption = 365.0,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Of the broker: its hosts are nodes of a cluster.")
+    ] = False,
 ) -> None:
     """Issue a key and a certificate to each name; to the broker, one for all its host names and addresses."""
     from polcad.pki import Authority
 
     authority = Authority(folder)
     if role == BROKER:
-        _tell([authority.issue(f"{BROKER}.{names[0]}", days, names)])
+        _tell([authority.issue(f"{BROKER}.{names[0]}", days, names, cluster=cluster)])
         return
     if role not in {*Role}:
         raise typer.BadParameter(f"{role!r} is none of {', '.join([*Role, BROKER])}")
