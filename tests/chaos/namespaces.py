@@ -105,6 +105,7 @@ class BadNet(Fault):
             row.place.cables[part].meet(fate, self.ways)
 
 
+@dataclass
 class CutNet(BadNet):
     """What these parts and the broker say to each other is lost, these ways."""
 
