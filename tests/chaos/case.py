@@ -33,5 +33,6 @@ class Case:
     runs: int = 0  # at least
     most_runs: int = 1000
     secured: bool = False  # the broker asks for certificates, and plans are signed
+    nats: bool = False  # that broker is a cluster of NATS
     links: bool = False  # programs reach the broker by links that can be cut
     place: type[Place] = Place  # where the programs run

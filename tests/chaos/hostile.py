@@ -12,16 +12,17 @@ from typing import Any
 from polcad.access import Inventory
 from polcad.pki import make_plan_key
 from polcad.spec import NodeSpec, RowSpec
+from tests.chaos.attacker import ATTACKS
 from tests.chaos.case import EVENTS_IN_FLIGHT, Case
 from tests.chaos.faults import Fault
 from tests.chaos.row import BUDGET_W, NODES, ChaosRow
 from tests.secured import Secured, secure
 
 
-def secured(folder: Path) -> Secured:
+def secured(folder: Path, *, nats: bool) -> Secured:
     """Certificates, access list and plan key of the row that is broken."""
     nodes = tuple(NodeSpec(name, "r1", gpus=2, gpu_max_w=400.0) for name in NODES)
-    made = secure(folder, [Inventory("site", RowSpec("row", BUDGET_W, nodes=nodes))])
+    made = secure(folder, [Inventory("site", RowSpec("row", BUDGET_W, nodes=nodes))], cluster=nats)
     make_plan_key(folder / "pki", "row")
     return made
 
@@ -71,4 +72,13 @@ HOSTILE = (
     _case("hostile-forged", "it says what it may not, plants what it may, leaves wills", "foreign", "planted", "wills"),
     _case("hostile-garbage", "it speaks no MQTT, and opens links without end", "garbage"),
     _case("hostile-replay", "the daemon's certificate, without its key, replays and forges plans", "replays"),
+    _case(
+        "hostile-nats",
+        "all of these, where the broker is three NATS nodes",
+        *ATTACKS,
+        hold_s=(1.0, 3.0),
+        may_lose="telemetry that the flood pushes out; events that come a second late",
+        silences=True,
+        nats=True,
+    ),
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from polcad.signing import SigningSpec
-from polcad.testing_brokers import Mosquitto
+from polcad.testing_brokers import Server
 from tests.chaos.ear import Ear
 from tests.chaos.place import Place
 from tests.chaos.proxy import Proxy
@@ -35,7 +35,6 @@ _VERSIONS = Path(__file__).with_name("versions.py")
 class ChaosRow(LiveRow):
     """A live row, as it would be installed. A part is named daemon, broker, recorder, database, n1 or actuator-n1."""
 
-    broker: Mosquitto
     budget_w: float = BUDGET_W
     influx: Influx | None = None
     links: Mapping[str, Proxy] = field(default_factory=dict)  # by part, its way to the broker, where that may be cut
@@ -141,6 +140,7 @@ class ChaosRow(LiveRow):
     def freeze(self, part: str, number: signal.Signals = signal.SIGSTOP) -> None:
         """Let a part stand still, or (SIGCONT) go on."""
         if part == "broker":
+            assert isinstance(self.broker, Server), "only a broker that is one process can stand still"
             (self.broker.pause if number is signal.SIGSTOP else self.broker.resume)()
         elif part == "database":
             self._influx.engine.send_signal(number)

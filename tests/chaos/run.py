@@ -14,7 +14,7 @@ from random import Random
 
 from polcad.model import Event, Telemetry
 from polcad.recording import read
-from polcad.testing_brokers import Mosquitto
+from polcad.testing_brokers import Broker, Mosquitto
 from polcad.wire import decode
 from tests.chaos.case import Case
 from tests.chaos.faults import MOMENTS, Fault, Tells
@@ -25,7 +25,7 @@ from tests.chaos.proxy import Proxy
 from tests.chaos.row import NODES, ChaosRow
 from tests.databases import Influx
 from tests.live_row import BRAKE, PERIOD_S, boards_in
-from tests.secured import WITNESS
+from tests.secured import WITNESS, Secured
 from tests.waiting import until
 
 _POLL_S = 0.01
@@ -76,15 +76,21 @@ class Outcome:
         return each + self.broken
 
 
+def _broker(folder: Path, case: Case, safe: Secured | None, conf: Sequence[str]) -> Broker:
+    if safe is None:
+        return Mosquitto(folder, conf)
+    return safe.cluster() if case.nats else safe.broker()
+
+
 class Bench:
     """A row that stands, and what it has been through."""
 
     def __init__(self, folder: Path, lib_dir: Path, case: Case, stack: ExitStack) -> None:
         self._case = case
         influx = stack.enter_context(Influx(folder)) if case.history else None
-        safe = secured(folder) if case.secured else None
+        safe = secured(folder, nats=case.nats) if case.secured else None
         place = stack.enter_context(case.place(folder))
-        broker = stack.enter_context(safe.broker() if safe else Mosquitto(folder, place.broker_conf))
+        broker = stack.enter_context(_broker(folder, case, safe, place.broker_conf))
         parts = (*NODES, "daemon") if case.links else ()
         links = {part: stack.enter_context(Proxy(broker.port)) for part in parts}
         made = ChaosRow(
