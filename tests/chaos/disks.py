@@ -1,4 +1,4 @@
-"""Disks that are really full, or read-only: each folder that a program keeps is a small file system of its own."""
+"""Disks that are full, read-only, or hang: each folder that a program keeps is a small file system of its own."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from tests.chaos.row import FRAME_S, NODES, ChaosRow
 
 _SIZE = {"recorder": "4m"}
 _INODES = 64
+_IMAGE_BYTES = 4 << 20
 _FILLER = "filler"
 
 
@@ -45,6 +46,35 @@ class Disks(Place):
         """What a part writes into."""
         names = {"recorder": "recorded", **{node: f"state-{node}" for node in NODES}}
         return self.folder / names.get(part, part)
+
+    def mend(self, part: str) -> None:
+        """Let a part's disk be written, and make room."""
+        _run("mount", "-o", "remount,rw", str(self.disk(part)))
+        for filler in self.disk(part).glob(f"{_FILLER}*"):
+            filler.unlink()
+
+
+class Freezable(Disks):
+    """The same, of ext4 on a loop device, which can be frozen."""
+
+    def _mount(self, folder: Path, size: str) -> None:
+        del size
+        image = folder.with_suffix(".img")
+        with image.open("wb") as file:
+            file.truncate(_IMAGE_BYTES)
+        _run("mkfs.ext4", "-q", "-O", "^has_journal", str(image))
+        folder.mkdir()
+        _run("mount", "-o", "loop", str(image), str(folder))
+        self._stack.callback(_run, "umount", "--lazy", str(folder))
+        self._stack.callback(self._thaw, folder)
+
+    def mend(self, part: str) -> None:
+        """Let go on who waits for a part's disk."""
+        self._thaw(self.disk(part))
+
+    @staticmethod
+    def _thaw(disk: Path) -> None:
+        subprocess.run(["fsfreeze", "--unfreeze", str(disk)], check=False, capture_output=True)  # else it is thawed
 
 
 def fill_bytes(disk: Path) -> None:
@@ -75,11 +105,9 @@ def make_read_only(disk: Path) -> None:
     _run("mount", "-o", "remount,ro", str(disk))
 
 
-def mend(disk: Path) -> None:
-    """Let it be written, and make room."""
-    _run("mount", "-o", "remount,rw", str(disk))
-    for filler in disk.glob(f"{_FILLER}*"):
-        filler.unlink()
+def freeze(disk: Path) -> None:
+    """Let every write, and all that makes or removes a file, wait until it is mended: nothing fails, nothing ends."""
+    _run("fsfreeze", "--freeze", str(disk))
 
 
 @dataclass
@@ -109,7 +137,7 @@ class BadDisk(Fault):
     def end(self, row: ChaosRow) -> None:
         """Make them good; a recorder that ended by it is started again."""
         for part in self.parts:
-            mend(_disks(row).disk(part))
+            _disks(row).mend(part)
         if "recorder" in self.parts and row.programs["recorder"].process.poll() is not None:
             row.start_part("recorder")
 
@@ -151,5 +179,21 @@ DISKS = (
         history=True,
         recording_gap_s=FRAME_S,
         place=Disks,
+    ),
+    Case(
+        "disk-hang",
+        "a node's state folders hang",
+        lambda _, rng: BadDisk(_node(rng), freeze),
+        hold_s=(2.0, 4.0),
+        place=Freezable,
+    ),
+    Case(
+        "disk-hang-recorder",
+        "the recorder's disk hangs",
+        lambda _, __: BadDisk(("recorder",), freeze),
+        hold_s=(FRAME_S, FRAME_S + 1.0),  # so that a frame is due
+        most_runs=4,
+        history=True,
+        place=Freezable,
     ),
 )

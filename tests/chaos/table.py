@@ -60,15 +60,14 @@ _NOTES = """
 `cut-` are a proxy before the broker: TCP delivers late what it holds back. `net-` are network namespaces on a
 bridge, by cables of TAP devices that lose every frame, or some, or let each come late for itself, so that they overtake
 each other (this kernel has no netem): nobody is told, and TCP sends again. `disk-` are small file systems that are
-filled, or mounted read-only; `full-` are limits on the size of files. Clocks are moved by a library before libc, for
-each program its own. `upgrade-` and `mixed-` restart programs into what speaks as an older or newer version of the wire
-would, fewer fields or unknown ones and unknown words; `hostile-` is a thief's client at a broker with certificates and
-signed plans. Namespaces, control groups and file systems need root. What takes minutes, networks cut for 30 s and
-10 min, programs that stand still for 20 s, every pair killed at every moment:
+filled, mounted read-only, or frozen, so that who writes hangs; `full-` are limits on the size of files. Clocks are
+moved by a library before libc, for each program its own. `upgrade-` and `mixed-` restart programs into what speaks as
+an older or newer version of the wire would, fewer fields or unknown ones and unknown words; `hostile-` is a thief's
+client at a broker with certificates and signed plans. Namespaces, control groups and file systems need root. What takes
+minutes, networks cut for 30 s and 10 min, programs that stand still for 20 s, every pair killed at every moment:
 [reliability-long.md](reliability-long.md); all else: [reliability.md](reliability.md).
 
-Not tried here: disks that hang or return what was never written, power cuts. A day of messages at speed:
-`make soak`."""
+Not tried here: disks that return what was never written, power cuts. A day of messages at speed: `make soak`."""
 
 _LONG = {
     "title": "Reliability: the long cases",
