@@ -14,6 +14,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from polcad.brevity import Brevity
 from polcad.budget_lease import BudgetLease
 from polcad.domains import Domains
 from polcad.errors import OutrankedError
@@ -28,7 +29,6 @@ from polcad.model import (
     RowStatus,
     Rule,
     Setpoint,
-    Why,
 )
 from polcad.orders import order
 from polcad.outlook import Foresight
@@ -75,6 +75,7 @@ class Controller:
             self._domains.row.allow(self._site.fail_safe_w)
         self._budget_why = ""  # the reason last told for the row's budget
         self._holds = Holds()
+        self._brevity = Brevity(guard.dwell_s)
         self._rules: tuple[Rule, ...] = ()
         self._ordered = True  # the rules are laid out over the GPUs
         self._t: float | None = None  # of the last event
@@ -341,20 +342,24 @@ class Controller:
         return doubts
 
     def _publish(self, t: float, *, always: bool) -> list[Output]:
-        rules = [*self._domains.rules(), *self._holds.rules()]
-        changed = tuple(rules) != self._rules
-        if not self._ready or not (changed or always):
+        if not self._ready:
+            return []
+        wanted = [*self._domains.rules(), *self._holds.rules()]
+        rules, told = self._brevity.take(t, wanted, lambda: always and self._fits_without_holds(t))
+        changed = rules != self._rules
+        if not (changed or told or always):
             return []
         if changed:
-            self._rules = tuple(rules)
+            self._rules = rules
             self.counters["plans"] += 1
             self._ordered = False
         self._seq += 1
         self._planned_t = t
         guard = self._guard
-        return [
-            Plan(self._row.name, self._epoch, self._seq, t, guard.lease_s, guard.fail_safe, self._rules, self._shadow)
-        ]
+        plan = Plan(
+            self._row.name, self._epoch, self._seq, t, guard.lease_s, guard.fail_safe, self._rules, self._shadow
+        )
+        return [*told, plan]
 
     def _lay_out_rules(self) -> None:
         if self._fleet.reclassed or not self._ordered:
@@ -368,7 +373,7 @@ class Controller:
         fleet, n = self._fleet, len(self._fleet.specs)
         totals = self._domains.totals
         setpoints = self._domains.row.holding(totals.classes(None))
-        holds = tuple(rule for rule in self._rules if rule.why is Why.OPERATOR)
+        holds = self._holds.rules()
         return RowStatus(
             row=self._row.name,
             online=True,

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from polcad import words
+from polcad.abridging import LEFT_OUT
 from polcad.explain import clock, passed
 from polcad.model import DomainStatus, Event, EventKind, NodeColumns, RowStatus, Why
 from polcad.words import Condition, percent, watts
@@ -59,6 +60,10 @@ def summary(status: RowStatus, *, age_s: float = 0.0) -> RenderableType:
         parts += [Text(), _classes(status)]
     if racks := [domain for domain in status.domains if domain.scope != "row"]:
         parts += [Text(), _racks(racks)]
+    if left_out := status.counters.get(LEFT_OUT):
+        parts.append(
+            Text(f"and {left_out} racks more than a message takes, each less full: see the daemon's page", "dim")
+        )
     if status.domains:
         parts += [Text(), *_rules(status)]
     return Group(*parts)

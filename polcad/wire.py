@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from polcad.abridging import Abridged, abridged
 from polcad.codec import Codec
 from polcad.errors import WireError
 from polcad.model import (
@@ -30,7 +31,7 @@ from polcad.model import (
 )
 
 ROOT = "polcad/v1"
-MAX_PAYLOAD_BYTES = 256 * 1024  # a node of 64 GPUs needs 12 KiB; a plan of 4 096 rules about 400 KiB is refused
+MAX_PAYLOAD_BYTES = 256 * 1024  # a node of 64 GPUs needs 12 KiB; plans: see `polcad.brevity`
 _NAME = r"[a-z0-9_-]{1,64}"
 
 
@@ -144,9 +145,12 @@ def parse_topic(topic: str) -> Address:
 
 
 def encode(address: Address, noun: Any) -> Message:
-    """The message that carries `noun` to `address`."""
-    kind = KINDS[address.kind]
-    return Message(address.topic, _CODECS[address.kind].encode(noun), kind.qos, kind.retain, _expiry_s(noun))
+    """The message that carries `noun` to `address`; a status that is too large is abridged."""
+    kind, codec = KINDS[address.kind], _CODECS[address.kind]
+    payload = codec.encode(noun)
+    while len(payload) > MAX_PAYLOAD_BYTES and isinstance(noun, Abridged) and (shorter := abridged(noun)):
+        noun, payload = shorter, codec.encode(shorter)
+    return Message(address.topic, payload, kind.qos, kind.retain, _expiry_s(noun))
 
 
 def _expiry_s(noun: Any) -> float | None:
