@@ -6,16 +6,17 @@ a lease of silence its budget begins to glide down, so that locks have the time 
 the lease ends it is at the fail-safe budget; silence never raises a budget. Nor does the first word after silence,
 which may have waited somewhere: nothing rises above the fail-safe until messages have been coming for a fifth of a
 lease. So a daemon that starts anew begins at its fail-safe, which the site keeps for it always, and needs no memory.
+
+Another site daemon raises nothing for a lease: it renews what rows told it, and the one before may have cut them since.
 """
 
 from __future__ import annotations
 
 from polcad.model import Allowance, Budgets, LeaseState, RowBudget
+from polcad.rank import forgotten
 
 _SETTLED_LEASES = 0.2  # one tick of the default
 _GLIDING_LEASES = 0.5  # the end of each lease; two messages of the default may be lost before
-_EPOCHS_PER_S = 1_000_000  # an epoch is the microsecond at which a site daemon started
-_ABSURD_AHEAD_S = 86_400.0  # an epoch further ahead of now than this was planted
 
 
 class BudgetLease:
@@ -28,19 +29,22 @@ class BudgetLease:
         self._granted: RowBudget | None = None
         self._lease_s = 0.0
         self._ends_t = self._settled_t = float("-inf")
+        self._had_w, self._free_t = 0.0, float("-inf")  # another site daemon leads: no more than this, until then
 
     def offer(self, budgets: Budgets, t: float) -> str | None:
         """Accept budgets heard at `t`, or return why they are refused."""
-        if (budgets.epoch, budgets.seq) <= self._followed:
+        if (budgets.epoch, budgets.seq) <= self._followed and not forgotten(
+            budgets.epoch, self._followed[0], t - self._ends_t
+        ):
             last = "/".join(map(str, self._followed))
             return f"budgets {budgets.epoch}/{budgets.seq} are not newer than {last}"
-        if budgets.epoch > (t + _ABSURD_AHEAD_S) * _EPOCHS_PER_S:
-            return f"budgets of epoch {budgets.epoch}, which is more than a day ahead: somebody planted them"
         said = next((each for each in budgets.rows if each.row == self._row), None)
         if said is None:
             return None
         if t >= self._ends_t:
             self._settled_t = t + _SETTLED_LEASES * budgets.lease_s
+        if self._granted is not None and budgets.epoch != self._followed[0]:
+            self._had_w, self._free_t = self.budget_w(t), t + budgets.lease_s
         self._followed = (budgets.epoch, budgets.seq)
         self._granted, self._lease_s, self._ends_t = said, budgets.lease_s, t + budgets.lease_s
         return None
@@ -54,7 +58,7 @@ class BudgetLease:
         """What the row may draw at `t`."""
         if self._granted is None:
             return self.fail_safe_w
-        granted_w = min(self._own_w, self._granted.budget_w)
+        granted_w = min(self._own_w, self._granted.budget_w, self._had_w if t < self._free_t else float("inf"))
         least_w = min(granted_w, self.fail_safe_w)
         if t < self._settled_t:
             return least_w

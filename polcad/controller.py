@@ -17,14 +17,15 @@ import numpy as np
 from polcad.brevity import Brevity
 from polcad.budget_lease import BudgetLease
 from polcad.domains import Domains
-from polcad.errors import OutrankedError
 from polcad.fleet import Fleet
 from polcad.holds import Holds
 from polcad.model import (
     FREE,
     Event,
     EventKind,
+    LeaseState,
     NodeColumns,
+    Obedience,
     Plan,
     RowStatus,
     Rule,
@@ -33,16 +34,15 @@ from polcad.model import (
 from polcad.orders import order
 from polcad.outlook import Foresight
 from polcad.ports import Granted, Heard, Held, Input, Output, Placed, Policy, Rival, Tick
+from polcad.rank import Rank, wrong_clock
 from polcad.spec import GuardSpec, RowSpec
 from polcad.tally import class_statuses, looser, node_columns
 from polcad.witness import Witness
 
-_EPOCHS_PER_S = 1_000_000  # an epoch is the microsecond at which a daemon started
 _STRAYED = (
-    "it follows epoch {epoch} and refuses this daemon's plans: somebody planted a plan; "
-    "remove plan-*.json from its state_dir and restart its agent"
+    "it follows epoch {epoch} and refuses this daemon's plans: somebody planted a plan; it forgets that an hour after "
+    "the last of them, or at once without plan-*.json in its state_dir and with its agent restarted"
 )
-_ABSURD_EPOCH_S = 86_400  # an epoch further ahead of now than this is a fault, not a rival
 
 
 class Controller:
@@ -62,8 +62,11 @@ class Controller:
         self.peak_frac = 0.0
         self.over_budget_s = 0.0
         self._row, self._guard, self._policy = row, guard, policy
-        self._epoch, self._seq, self._shadow = epoch, 0, shadow
+        self._shadow = shadow
         self._fleet = Fleet(row, guard)
+        voters = {node.name for node in row.nodes} or self._fleet.slots.keys()
+        self._rank = Rank(f"row {row.name}", voters, epoch, self.counters)
+        self._clock_told = False
         self._witness = Witness(self._fleet, guard, self.counters)
         self._domains = Domains(row, guard, policy, self._fleet, self.counters, foresight)
         self._site = (
@@ -84,20 +87,21 @@ class Controller:
         self._ready = False
         self._started_s = 0.0  # of waking time
         self._planned_t = float("-inf")  # when the last plan went out
-        self._acknowledged = False  # some node follows this epoch
-        self._voters = {node.name for node in row.nodes}  # who may say that another daemon has the row; none: all
-        self._strays: dict[str, int] = {}  # those that say they follow a newer epoch
-        self._waits = False  # another daemon has the row
 
     @property
     def epoch(self) -> int:
         """The epoch of this daemon's plans."""
-        return self._epoch
+        return self._rank.epoch
 
     @property
     def seq(self) -> int:
         """How many plans went out."""
-        return self._seq
+        return self._rank.seq
+
+    @property
+    def begun(self) -> bool:
+        """Whether this daemon spoke, or was made the leader: a daemon that is gone is then no rival any more."""
+        return self._rank.begun
 
     @property
     def budget_w(self) -> float:
@@ -106,27 +110,26 @@ class Controller:
 
     def wait(self) -> None:
         """Hear all and say nothing, until `lead`; to be called before the first event."""
-        self._waits = True
+        self._rank.wait()
 
     def lead(self, epoch: int) -> None:
         """Take the row with this epoch, or a greater one where such was heard of.
 
         Nodes may have fallen to their fail-safe since they last spoke, so whoever is not silent is heard anew first.
         """
-        self._waits = False
-        self._epoch = max(self._epoch, epoch)
+        self._rank.lead(epoch)
         self._started_s = self._awake_s
         self._fleet.unhear(silent=False)
 
     @property
     def waits(self) -> bool:
         """Whether another daemon has the row."""
-        return self._waits
+        return self._rank.waits
 
     def on(self, event: Input) -> list[Output]:
         """Take one event; what is to be said, in order. Raises OutrankedError when a newer daemon has the row."""
         said = self._take(event)
-        return [] if self._waits else said
+        return [] if self._rank.waits else said
 
     def _take(self, event: Input) -> list[Output]:
         self._wake(event.t)
@@ -138,7 +141,7 @@ class Controller:
             return self._place(event)
         if isinstance(event, Rival):
             if not self._shadow:  # nobody follows a shadow: it has no row to give up
-                self._meet_rival(event)
+                self._rank.meet(event.epoch, event.t)
             return []
         if isinstance(event, Granted):
             return self._take_grant(event)
@@ -168,7 +171,8 @@ class Controller:
     def _hear(self, event: Heard) -> list[Output]:
         telemetry, fleet = event.telemetry, self._fleet
         self.counters["telemetry"] += 1
-        out = [] if telemetry.plan is None else self._compare_epochs(event, telemetry.plan.epoch)
+        self._rank.note_clock(telemetry.node, telemetry.t, event.t)
+        out = [] if telemetry.plan is None else self._compare_epochs(event.t, telemetry.node, telemetry.plan)
         slot, told = self._witness.admit(event, self._awake_s)
         out += told
         if slot is None:
@@ -179,48 +183,12 @@ class Controller:
             out += self._decide(event.t, scope)
         return out
 
-    def _compare_epochs(self, event: Heard, epoch: int) -> list[Output]:
-        """Learn whom a node follows. One node's word ends no daemon: only that of more than half of the listed."""
-        node = event.telemetry.node
-        if self._waits:
-            self._outrank(epoch, event.t)
+    def _compare_epochs(self, t: float, node: str, plan: Obedience) -> list[Output]:
+        """Learn whom a node follows."""
+        if not self._rank.hear(node, plan.epoch, t, held=plan.lease is LeaseState.HELD):
             return []
-        if epoch <= self._epoch:
-            self._acknowledged = self._acknowledged or epoch == self._epoch
-            self._strays.pop(node, None)
-            return []
-        if self._is_absurd(epoch, event.t):
-            self.counters["absurd_epochs"] += 1
-        elif not self._acknowledged:
-            self._epoch = epoch + 1
-            return []
-        voters = self._voters or self._fleet.slots.keys()
-        if node not in voters:  # names can be made up
-            return []
-        told_before = self._strays.get(node) == epoch
-        self._strays[node] = epoch
-        if 2 * sum(not self._is_absurd(each, event.t) for each in self._strays.values()) > len(voters):
-            raise OutrankedError(f"row {self._row.name}: epoch {epoch} has it, this daemon is {self._epoch}")
-        self.counters["strays"] += not told_before
-        return [] if told_before else [Event(event.t, EventKind.STRAYED, f"node/{node}", _STRAYED.format(epoch=epoch))]
-
-    def _is_absurd(self, epoch: int, t: float) -> bool:
-        return epoch > max(self._epoch, t * _EPOCHS_PER_S) + _ABSURD_EPOCH_S * _EPOCHS_PER_S
-
-    def _meet_rival(self, event: Rival) -> None:
-        """Outrank an older daemon while this one has said nothing yet; else the newer daemon has the row."""
-        if self._waits:
-            self._outrank(event.epoch, event.t)
-        elif self._is_absurd(event.epoch, event.t):
-            self.counters["absurd_epochs"] += 1
-        elif event.epoch > self._epoch:
-            if self._seq > 0:
-                raise OutrankedError(f"row {self._row.name}: epoch {event.epoch} has it, this daemon is {self._epoch}")
-            self._epoch = event.epoch + 1
-
-    def _outrank(self, epoch: int, t: float) -> None:
-        if not self._is_absurd(epoch, t):
-            self._epoch = max(self._epoch, epoch + 1)
+        self.counters["strays"] += 1
+        return [Event(t, EventKind.STRAYED, f"node/{node}", _STRAYED.format(epoch=plan.epoch))]
 
     # --- placement and holds ----------------------------------------------------------------------------------------
 
@@ -271,7 +239,8 @@ class Controller:
         self._witness.end_doubts(self._awake_s)
         grew, back = fleet.age(self._awake_s)
         out += self._tell_staleness(t, grew, back)
-        if self._waits:
+        out += self._tell_clock(t)
+        if self._rank.waits:
             self._foresee(t)
             return out
         if not self._ready and not self._start(t, out):
@@ -283,13 +252,21 @@ class Controller:
             out += self._witness.compare_obedience(t, self._awake_s)
         return out
 
+    def _tell_clock(self, t: float) -> list[Output]:
+        """Once, that this daemon started with a wrong clock."""
+        behind_s = self._rank.mend(t)
+        if not behind_s or self._rank.waits or self._clock_told:
+            return []
+        self._clock_told = True
+        return [Event(t, EventKind.CLOCK, "row", wrong_clock(behind_s, "nodes"))]
+
     def _foresee(self, t: float) -> None:
         """Keep the forecast warm: of a row that is all known, for what is not heard yet would look like demand."""
         if self._fleet.all_heard():
             self._domains.foresee(t)
 
     def _fits_without_holds(self, t: float) -> bool:
-        return self._seq == 0 or (not self._doubts() and self._domains.fit(t))
+        return self._rank.seq == 0 or (not self._doubts() and self._domains.fit(t))
 
     def _tell_staleness(self, t: float, grew: Iterable[int], back: Iterable[int]) -> list[Output]:
         specs = self._fleet.specs
@@ -353,12 +330,9 @@ class Controller:
             self._rules = rules
             self.counters["plans"] += 1
             self._ordered = False
-        self._seq += 1
         self._planned_t = t
-        guard = self._guard
-        plan = Plan(
-            self._row.name, self._epoch, self._seq, t, guard.lease_s, guard.fail_safe, self._rules, self._shadow
-        )
+        guard, seq = self._guard, self._rank.speak()
+        plan = Plan(self._row.name, self.epoch, seq, t, guard.lease_s, guard.fail_safe, self._rules, self._shadow)
         return [*told, plan]
 
     def _lay_out_rules(self) -> None:
@@ -377,8 +351,8 @@ class Controller:
         return RowStatus(
             row=self._row.name,
             online=True,
-            epoch=self._epoch,
-            seq=self._seq,
+            epoch=self.epoch,
+            seq=self.seq,
             t=t,
             policy=type(self._policy).__name__,
             shadow=self._shadow,

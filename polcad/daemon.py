@@ -33,6 +33,7 @@ from polcad.mqtt import Link, Presence
 from polcad.outlook import Foresight
 from polcad.points import Points
 from polcad.ports import Closable, Granted, Heard, Held, Input, Output, Placed, Policy, Rival, Sink, SinkSettings, Tick
+from polcad.rank import epoch_at
 from polcad.reaction import Reactions
 from polcad.retiming import retimed
 from polcad.school_process import ProcessSchool
@@ -73,7 +74,7 @@ class Daemon:
     ) -> None:
         self._clock = SteadyClock()
         self._row, self._guard = row, guard
-        epoch = int(self._clock.now() * 1e6)
+        epoch = epoch_at(self._clock.now())
         self.controller = Controller(row, guard, policy, epoch, foresight=foresight, shadow=shadow)
         self._contest = contest
         if contest is not None:
@@ -135,14 +136,7 @@ class Daemon:
     async def _wait(self, contest: Contest) -> None:
         """Hear the row that another daemon leads, and say nothing, not even a last will, until it is ours to lead."""
         self._link = self._linked(replace(self._presence, farewell=(), will=None))
-        async with asyncio.TaskGroup() as tasks:
-            hearing = [
-                tasks.create_task(self._link.run(), name="mqtt"),
-                tasks.create_task(drive(self._events(), self, self), name="hearing"),
-            ]
-            epoch = await contest.won()
-            for task in hearing:
-                task.cancel()
+        epoch = await contest.won_while(self._link.run(), drive(self._events(), self, self))
         self._link = self._linked(self._presence)
         self.controller.lead(epoch)
         await self.apply(Event(self._clock.now(), EventKind.TAKEOVER, "row", f"{contest.host} leads from now on"))
@@ -330,7 +324,7 @@ class Daemon:
             if waits:
                 self.board.put_status(noun)
             self._live_t = t if noun.online else float("-inf")
-            return Rival(t, noun.epoch) if noun.online or self._starting else None
+            return Rival(t, noun.epoch) if noun.online or not self.controller.begun else None
         return None
 
     def _held(self, t: float, name: str, said: Hold | None) -> Held:
@@ -360,10 +354,6 @@ class Daemon:
     def _placement_of(self, node: str) -> NodePlacement:
         """What the scheduler says, or else the inventory."""
         return self._placed.get(node) or self._inventory.get(node) or NodePlacement(node)
-
-    @property
-    def _starting(self) -> bool:
-        return self.controller.seq == 0
 
     def _place_listed(self, now: float) -> None:
         """Tell each listed node what the inventory says it runs, unless the scheduler has said it.
@@ -416,7 +406,7 @@ async def run(config: Config, *, shadow: bool = False) -> None:
             trust=_trust(config),
             outlets=Outlets(sinks, config.web.window_s),
             shadow=shadow,
-            contest=None if shadow else _contest(config, row),
+            contest=None if shadow else contest_for(config, lock_of(config.site.name, row.name), config.guard.lease_s),
         )
         async with serve(daemon.board, config.web, daemon.telling) as url:
             _LOG.info("row %s: the page is at %s", row.name, url)
@@ -429,16 +419,26 @@ async def run(config: Config, *, shadow: bool = False) -> None:
                 raise StandDownError(f"{outranked.exceptions[0]}; started again, it is the standby") from None
 
 
-def _contest(config: Config, row: RowSpec) -> Contest | None:
-    """The daemon's part in the contest for its row; None where it has the row to itself."""
+def contest_for(config: Config, lock: str, lease_s: float) -> Contest | None:
+    """A daemon's part in the contest for what that lock stands for; None where no other daemon could lead."""
     spec = config.standby
     if not spec.servers:
         return None
     from polcad.standby_nats import NatsStore  # noqa: PLC0415  # its client is imported by who has a standby alone
 
-    ttl_s = spec.ttl_s or config.guard.lease_s
-    store = NatsStore(spec, lock_of(config.site.name, row.name), ttl_s / 2)
-    return Contest(store, spec.host or host_name(), ttl_s)
+    ttl_s = spec.ttl_s or lease_s
+    return Contest(NatsStore(spec, lock, ttl_s / 2), spec.host or host_name(), ttl_s)
+
+
+@contextlib.contextmanager
+def standing_down(config: Config) -> Iterator[None]:
+    """Make of an OutrankedError a StandDownError, where another start makes a standby."""
+    try:
+        yield
+    except* OutrankedError as outranked:
+        if not config.standby.servers:
+            raise
+        raise StandDownError(f"{outranked.exceptions[0]}; started again, it is the standby") from None
 
 
 def _trust(config: Config) -> Trust | None:

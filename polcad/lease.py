@@ -5,7 +5,8 @@ nothing. When it ends, the node takes the stricter of what it had and the plan's
 loosens. Nor does the first word after silence: a link that was cut, or an agent that stood still, delivers what waited,
 the oldest first, so nothing is loosened until plans have been coming for a fifth of a lease. A plan that is not newer
 (epoch, then sequence) than the last one accepted is refused: a late, repeated or replayed plan moves nothing. A shadow
-plan is let pass: nobody follows it, and it says nothing against the plan that is followed.
+plan is let pass: nobody follows it, and it says nothing against the plan that is followed. Who was silent for more than
+an hour stands in nobody's way either, or an epoch that somebody planted would lock out every daemon for good.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 from polcad.model import FREE, LeaseState, NodePlacement, Obedience, Plan, Setpoint
+from polcad.rank import forgotten
 
 _SETTLED_LEASES = 0.2  # one tick of the default; what waited arrives in far less
 
@@ -33,6 +35,7 @@ class Lease:
         self._row, self._rack, self._node, self._fail = row, rack, node, fail
         self._plan = None if remembered is None or remembered.shadow else remembered
         self._ends = float("-inf")
+        self._heard_first_s = float("inf")  # when any plan was offered first
         self._back_s = float("-inf")  # when plans began to come again after silence
         self._doubted = False  # the plan may be one that comes late
         self._wanted: dict[str, Setpoint] = {}
@@ -47,7 +50,8 @@ class Lease:
         """Accept a plan at monotonic time `t`, or return why it is refused."""
         if plan.shadow:
             return None
-        reason = self._objection(plan)
+        self._heard_first_s = min(self._heard_first_s, t)
+        reason = self._objection(plan, t)
         if reason is None:
             if self._plan is not None and t >= self._ends:
                 self._back_s = t
@@ -57,11 +61,13 @@ class Lease:
             self._refused += 1
         return reason
 
-    def _objection(self, plan: Plan) -> str | None:
+    def _objection(self, plan: Plan, t: float) -> str | None:
         if plan.row != self._row:
             return f"plan is for row {plan.row}, this node is in {self._row}"
-        last = self._plan
-        if last is not None and (plan.epoch, plan.seq) <= (last.epoch, last.seq):
+        last, silent_s = self._plan, t - max(self._ends, self._heard_first_s)
+        if last is None or forgotten(plan.epoch, last.epoch, silent_s):
+            return None
+        if (plan.epoch, plan.seq) <= (last.epoch, last.seq):
             return f"plan {plan.epoch}/{plan.seq} is not newer than {last.epoch}/{last.seq}"
         return None
 

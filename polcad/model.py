@@ -168,6 +168,7 @@ class EventKind(_Open):
     HINTS_RESUMED = "hints_resumed"
     TAKEOVER = "takeover"
     BUDGET = "budget"
+    CLOCK = "clock"
     UNKNOWN = "unknown"
 
 
@@ -521,6 +522,7 @@ class SiteStatus:
     over: bool = False  # budgets are cut without regard to what rows draw
     rows: Annotated[tuple[SiteRow, ...], Items(MAX_ROWS)] = ()
     counters: Annotated[Mapping[str, Count], Items(256)] = field(default_factory=dict)
+    host: Annotated[str, Text(64)] = ""  # that leads; "" where no other could
 
 
 @dataclass(frozen=True, slots=True)

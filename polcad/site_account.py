@@ -32,6 +32,12 @@ class Account:
         self._sent: list[tuple[int, float]] = []  # each grant, and the sequence it began with, from the one in force
         self._peak_w = 0.0
 
+    def renewed(self) -> Account:
+        """The same row, of which nothing is known but how much it asked for of late."""
+        fresh = Account(self._spec, self._site)
+        fresh._peak_w, fresh._heard_t = self._peak_w, self._heard_t
+        return fresh
+
     # --- what it says -----------------------------------------------------------------------------------------------
 
     def hear(self, t: float, status: RowStatus, epoch: int) -> None:
@@ -52,7 +58,7 @@ class Account:
     def _note_demand(self, t: float, status: RowStatus) -> None:
         row = status.domains[0]
         expected_w = row.outlook.hold_w if row.outlook and not row.outlook.doubt else 0.0
-        fading = max(0.0, 1.0 - (t - self._heard_t) / self._site.peak_s) if self._status else 0.0
+        fading = max(0.0, 1.0 - (t - self._heard_t) / self._site.peak_s)
         self.power_w, self.demand_w = row.power_w, row.demand_w
         self._peak_w = max(row.demand_w, expected_w, row.demand_w + (self._peak_w - row.demand_w) * fading)
 

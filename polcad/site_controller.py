@@ -9,22 +9,21 @@ the last cut, and no deeper at once than leaves a row within its new budget: a c
 is dealt out too, so that a row that rises finds room before it asks.
 
 A message is never to arrive later than a lease after it was sent: for so long a site daemon that has just started gives
-nothing to anybody, and only renews what rows say they have.
+nothing to anybody, and only renews what rows say they have. One that took the site over from another gives nothing
+before every row has taken its word either: the other one may live where it is not heard.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 
-from polcad.errors import OutrankedError
-from polcad.model import Budgets, Event, EventKind, RowBudget, SiteStatus
-from polcad.ports import Rival, RowSaid, SiteInput, SiteOutput, Tick
+from polcad.model import Budgets, Event, EventKind, LeaseState, RowBudget, SiteStatus
+from polcad.ports import RowSaid, SiteInput, SiteOutput, Tick
+from polcad.rank import Rank, wrong_clock
 from polcad.site_account import Account
 from polcad.site_division import divide
 from polcad.spec import SiteSpec
 
-_EPOCHS_PER_S = 1_000_000  # an epoch is the microsecond at which a daemon started
-_ABSURD_AHEAD_S = 86_400.0  # an epoch further ahead of now than this is a fault, not a rival
 _NEAR_FRAC = 1e-6  # of a budget: closer is the same
 
 
@@ -34,23 +33,45 @@ class SiteController:
     def __init__(self, site: SiteSpec, budget_w: float, epoch: int) -> None:
         self.counters: Counter[str] = Counter()
         self.over = False
-        self._site, self._budget_w, self._epoch, self._seq = site, budget_w, epoch, 0
+        self._site, self._budget_w = site, budget_w
         self._accounts = {row.name: Account(row, site) for row in site.rows}
         self._notes = dict.fromkeys(self._accounts, "")
         self._told: set[str] = set()  # rows that were said to be moved no more
         self._settled_t: float | None = None  # from then on nothing of an earlier site daemon is on its way
         self._cut_t = float("-inf")
-        self._strays: set[str] = set()  # rows that follow a newer epoch
+        self._rank = Rank(f"site {site.name}", self._accounts.keys(), epoch, self.counters)
+        self._took_over = False
+        self._clock_told = False
 
     @property
     def epoch(self) -> int:
         """The epoch of this daemon's budgets."""
-        return self._epoch
+        return self._rank.epoch
 
     @property
     def seq(self) -> int:
         """How many messages went out."""
-        return self._seq
+        return self._rank.seq
+
+    @property
+    def begun(self) -> bool:
+        """Whether this daemon spoke, or was made the leader: a daemon that is gone is then no rival any more."""
+        return self._rank.begun
+
+    @property
+    def waits(self) -> bool:
+        """Whether another daemon has the site."""
+        return self._rank.waits
+
+    def wait(self) -> None:
+        """Hear all and say nothing, until `lead`; to be called before the first event."""
+        self._rank.wait()
+
+    def lead(self, epoch: int) -> None:
+        """Take the site with this epoch, or a greater one where such was heard of. Rows are heard anew first."""
+        self._rank.lead(epoch)
+        self._took_over, self._settled_t = True, None
+        self._accounts |= {name: account.renewed() for name, account in self._accounts.items()}
 
     def on(self, event: SiteInput) -> list[SiteOutput]:
         """Take one event; what is to be said. Raises OutrankedError when a newer daemon has the site."""
@@ -59,8 +80,9 @@ class SiteController:
         if isinstance(event, RowSaid):
             return self._hear(event)
         if isinstance(event, Tick):
-            return self._tick(event.t)
-        self._meet_rival(event)
+            self._rank.mend(event.t)
+            return [] if self._rank.waits else self._tick(event.t)
+        self._rank.meet(event.epoch, event.t)
         return []
 
     # --- hearing ----------------------------------------------------------------------------------------------------
@@ -70,61 +92,35 @@ class SiteController:
         if account is None:
             return []
         self.counters["statuses"] += 1
-        self._compare_epochs(event)
-        account.hear(event.t, event.status, self._epoch)
-        if not self.over and self._is_over(event.t):
+        self._rank.note_clock(account.name, event.status.t, event.t)
+        told = event.status.allowance
+        if told is not None:
+            self._rank.hear(account.name, told.epoch, event.t, held=told.lease is LeaseState.HELD)
+        account.hear(event.t, event.status, self.epoch)
+        if not (self.over or self._rank.waits) and self._is_over(event.t):
             return self._tick(event.t)
         return []
-
-    def _compare_epochs(self, event: RowSaid) -> None:
-        """Learn whom a row follows: one row's word ends no daemon, that of more than half of them does."""
-        told = event.status.allowance
-        if told is None or told.epoch <= self._epoch:
-            self._strays.discard(event.status.row)
-        elif self._is_absurd(told.epoch, event.t):
-            self.counters["absurd_epochs"] += 1
-        elif not any(account.confirmed for account in self._accounts.values()):
-            self._epoch = told.epoch + 1
-        else:
-            self._strays.add(event.status.row)
-            if 2 * len(self._strays) > len(self._accounts):
-                raise OutrankedError(f"site {self._site.name}: epoch {told.epoch} has it, this daemon is {self._epoch}")
-
-    def _is_absurd(self, epoch: int, t: float) -> bool:
-        return epoch > max(self._epoch, t * _EPOCHS_PER_S) + _ABSURD_AHEAD_S * _EPOCHS_PER_S
-
-    def _meet_rival(self, event: Rival) -> None:
-        """Outrank an older daemon while this one has said nothing yet; else the newer daemon has the site."""
-        if self._is_absurd(event.epoch, event.t):
-            self.counters["absurd_epochs"] += 1
-        elif event.epoch > self._epoch:
-            if self._seq > 0:
-                raise OutrankedError(f"site {self._site.name}: epoch {event.epoch} has it, this one is {self._epoch}")
-            self._epoch = event.epoch + 1
 
     # --- the tick ---------------------------------------------------------------------------------------------------
 
     def _tick(self, t: float) -> list[SiteOutput]:
         self.counters["ticks"] += 1
-        out: list[SiteOutput] = [*self._tell_notes(t), *self._tell_over(t)]
+        out: list[SiteOutput] = [*self._tell_clock(t), *self._tell_notes(t), *self._tell_over(t)]
         grants_w = self._divided(t)
         if not grants_w:
             return out
-        self._seq += 1
+        seq = self._rank.speak()
         for name, grant_w in grants_w.items():
-            self._accounts[name].grant(t, self._seq, grant_w)
+            self._accounts[name].grant(t, seq, grant_w)
         rows = tuple(RowBudget(name, grant_w, self._accounts[name].fail_safe_w) for name, grant_w in grants_w.items())
-        return [*out, Budgets(self._site.name, self._epoch, self._seq, t, self._site.lease_s, rows)]
+        return [*out, Budgets(self._site.name, self.epoch, seq, t, self._site.lease_s, rows)]
 
     def _divided(self, t: float) -> dict[str, float]:
         """What each row that was heard is granted now."""
-        grants_w = {
-            name: min(account.own_w, account.in_force_w if account.granted_w is None else account.granted_w)
-            for name, account in self._accounts.items()
-            if account.follows
-        }
+        accounts = {name: account for name, account in self._accounts.items() if account.follows}
         if not self._settled(t):
-            return grants_w
+            return {name: min(each.own_w, each.in_force_w, _grant_w(each)) for name, each in accounts.items()}
+        grants_w = {name: min(account.own_w, _grant_w(account)) for name, account in accounts.items()}
         free = [account for name, account in self._accounts.items() if name in grants_w and self._can_move(account)]
         targets_w = self._targets(t, free)
         grants_w |= self._cuts(t, free, targets_w)
@@ -164,7 +160,7 @@ class SiteController:
         room_w = self._budget_w - sum(reserved_w.values())
         asked_w = {name: target_w - grants_w[name] for name, target_w in targets_w.items() if target_w > grants_w[name]}
         total_w = sum(max(0.0, grants_w[name] + each_w - reserved_w[name]) for name, each_w in asked_w.items())
-        if self.over or room_w <= _NEAR_FRAC * self._budget_w or not asked_w:
+        if self.over or room_w <= _NEAR_FRAC * self._budget_w or not asked_w or not self._alone:
             return {}
         part = min(1.0, room_w / max(total_w, room_w))
         return {name: min(targets_w[name], grants_w[name] + part * each_w) for name, each_w in asked_w.items()}
@@ -173,6 +169,12 @@ class SiteController:
 
     def _settled(self, t: float) -> bool:
         return self._settled_t is not None and t >= self._settled_t
+
+    @property
+    def _alone(self) -> bool:
+        """Whether no row can have watts by the word of a daemon from which this one took over."""
+        rows = self._accounts.values()
+        return not self._took_over or all(row.confirmed or (row.heard and not row.follows) for row in rows)
 
     def _reserved_w(self, t: float, account: Account) -> float:
         return account.reserved_w(settled=self._settled(t))
@@ -188,6 +190,14 @@ class SiteController:
         return self._settled(t) and self._counted_w(t) > self._budget_w
 
     # --- telling ----------------------------------------------------------------------------------------------------
+
+    def _tell_clock(self, t: float) -> list[SiteOutput]:
+        """Once, that this daemon started with a wrong clock."""
+        behind_s = self._rank.behind_s()
+        if not behind_s or self._clock_told:
+            return []
+        self._clock_told = True
+        return [Event(t, EventKind.CLOCK, "site", wrong_clock(behind_s, "rows' daemons"))]
 
     def _tell_notes(self, t: float) -> list[SiteOutput]:
         """Rows that can be moved no more, or again."""
@@ -218,8 +228,8 @@ class SiteController:
         return SiteStatus(
             self._site.name,
             online=True,
-            epoch=self._epoch,
-            seq=self._seq,
+            epoch=self.epoch,
+            seq=self.seq,
             t=t,
             budget_w=self._budget_w,
             power_w=self._counted_w(t),

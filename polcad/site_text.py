@@ -30,6 +30,8 @@ def _title(status: SiteStatus, age_s: float) -> RenderableType:
     if status.budget_w:
         text.append(f" ({percent(status.power_w / status.budget_w)})")
     text.append(f", {watts(sum(row.budget_w for row in status.rows))} granted")
+    if status.host:
+        text.append(f", led by {plain(status.host)}")
     if status.over:
         text.append("  OVER ITS BUDGET: rows are cut at once", "bold white on red")
     if age_s > LATE_S:

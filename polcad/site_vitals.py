@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from polcad.model import Event, EventKind, SiteRow, SiteStatus
 from polcad.pulse import Pulse
+from polcad.standby import Contest
 from polcad.web.book import Book
 
 _OLD_S = 30.0  # after the last tick its figures are told no more
@@ -28,6 +29,9 @@ class SiteScene:
 
     connected: bool
     ready: bool
+    site: str = ""
+    leads: bool | None = None  # None: no other daemon could
+    lock_up: bool | None = None
     status: SiteStatus | None = None
     events: Mapping[str, int] = field(default_factory=dict)
 
@@ -36,9 +40,11 @@ class SiteScene:
         book = Book()
         book.add("polcad_broker_up", (), self.connected)
         book.add("polcad_ready", (), self.ready)
+        site = (self.site,)
+        book.add("polcad_site_leads", site, self.leads)
+        book.add("polcad_site_lock_up", site, self.lock_up)
         if (status := self.status) is None:
             return book
-        site = (status.site,)
         book.add("polcad_site_budget_watts", site, status.budget_w)
         book.add("polcad_site_power_watts", site, status.power_w)
         book.add("polcad_site_granted_watts", site, sum(row.budget_w for row in status.rows))
@@ -55,10 +61,10 @@ class SiteScene:
 class SiteVitals:
     """What is watched of one site's daemon, on its clock `now`; from its event loop's thread."""
 
-    def __init__(self, site: str, now: Callable[[], float]) -> None:
+    def __init__(self, site: str, now: Callable[[], float], contest: Contest | None = None) -> None:
         self.pulse = Pulse()
         self.connected = False  # to the broker
-        self._site, self._now = site, now
+        self._site, self._now, self._contest = site, now, contest
         self._ticked_t = float("-inf")
         self._status: SiteStatus | None = None
         self._events: Counter[str] = Counter(dict.fromkeys(EventKind, 0))
@@ -74,15 +80,26 @@ class SiteVitals:
     def scene(self) -> SiteScene:
         """What a scrape tells now."""
         status = self._status if self._now() - self._ticked_t <= _OLD_S else None
-        return SiteScene(self.connected, not self.unready(), status, dict(self._events))
+        contest = self._contest
+        return SiteScene(
+            self.connected,
+            not self.unready(),
+            self._site,
+            contest.leads if contest else None,
+            not contest.trouble if contest else None,
+            status,
+            dict(self._events),
+        )
 
     def stalled(self) -> str:
         """Why the loop counts as standing still; "" while it turns."""
         return self.pulse.stalled()
 
     def unready(self) -> list[str]:
-        """Why the daemon cannot divide its site's power; empty while it can."""
+        """Why the daemon cannot divide its site's power, or could not take that over; empty while it can."""
         found = [] if self.connected else ["the broker is not reached"]
+        if self._contest is not None and not self._contest.leads:
+            return [*found, *filter(None, [self._contest.trouble])]
         status = self._status
         if status is None:
             return [*found, "the loop has not ticked yet"]

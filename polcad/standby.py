@@ -1,4 +1,4 @@
-"""One leader among the daemons of a row: who may begin is settled by a lock, who is followed by the plan's epoch.
+"""One leader among the daemons of a row or a site: a lock settles who may begin, the epoch who is followed.
 
 The lock is one entry of a store that compares before it sets. Who holds it writes it again several times within
 `ttl_s`; who waits takes it once it has looked the same for that long, by its own monotonic clock: no two clocks need to
@@ -18,9 +18,9 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Annotated, Never, Protocol
+from typing import Annotated, Any, Never, Protocol
 
 from polcad.errors import UnavailableError
 from polcad.model import Count, Text
@@ -47,9 +47,9 @@ class Entry:
     revision: int  # another with each write
 
 
-def lock_of(site: str, row: str) -> str:
-    """The name of a row's lock."""
-    return f"{site}.{row}"
+def lock_of(site: str, row: str = "") -> str:
+    """The name of a row's lock; without one, of the site's own."""
+    return f"{site}.{row}" if row else f"{site}/site"
 
 
 class Store(Protocol):
@@ -69,7 +69,7 @@ class Store(Protocol):
 
 
 class Contest:
-    """One daemon's part in the contest for its row, for as long as it runs."""
+    """One daemon's part in the contest for its row or site, for as long as it runs."""
 
     def __init__(self, store: Store, host: str, ttl_s: float, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.host = host
@@ -84,23 +84,34 @@ class Contest:
 
     @property
     def leads(self) -> bool:
-        """Whether the row was ours once: who took the lock since must outrank us."""
+        """Whether it was ours to lead once: who took the lock since must outrank us."""
         return self._won.is_set()
 
     async def won(self) -> int:
-        """Wait until the row is ours: our epoch, greater than any that was in the lock before."""
+        """Wait until it is ours to lead: our epoch, greater than any that was in the lock before."""
         await self._won.wait()
         return self._held.claim.epoch
+
+    async def won_while(self, *hearing: Coroutine[Any, Any, object]) -> int:
+        """Let these run until it is ours to lead, and no longer: our epoch."""
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(work, name="waiting") for work in hearing]
+            epoch = await self.won()
+            for task in running:
+                task.cancel()
+        return epoch
 
     async def run(self, bid: Callable[[], int | None]) -> Never:
         """Contend for the lock, and keep it, until cancelled, which gives it up at once.
 
         `bid` tells the epoch that this daemon has or would take; None while it could not lead.
         """
+        task = asyncio.current_task()
         try:
-            while True:
+            while not (task and task.cancelling()):  # a client's wait_for may lose a cancellation before Python 3.12
                 await self._turn(bid)
                 await asyncio.sleep(self._ttl_s / LOOKS)
+            raise asyncio.CancelledError
         finally:
             await self._leave()
 
@@ -135,7 +146,7 @@ class Contest:
         self._seen = seen
         leader = seen.claim.host if seen else ""
         if leader != self.leader:
-            _LOG.info("the row's lock: %s", f"{leader} holds it" if leader else "nobody holds it")
+            _LOG.info("the lock: %s", f"{leader} holds it" if leader else "nobody holds it")
         self.leader = leader
 
     @property
@@ -152,7 +163,7 @@ class Contest:
         if trouble and trouble != self.trouble:
             _LOG.warning("%s; %s", trouble, "this daemon leads on" if self.leads else "it waits")
         elif self.trouble and not trouble:
-            _LOG.info("the engine of the row's lock answers")
+            _LOG.info("the engine of the lock answers")
         self.trouble = trouble
 
     async def _leave(self) -> None:

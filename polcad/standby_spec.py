@@ -16,9 +16,9 @@ from polcad.secret_files import FilePath, read_secret
 
 @dataclass(frozen=True, slots=True)
 class StandbySpec:
-    """Two or more daemons for one row, of which one leads and the others wait: a lock in NATS JetStream says who may.
+    """Two or more daemons for one row, or one site: one leads, the others wait; a lock in NATS JetStream says who may.
 
-    Each has the same section; without servers, a daemon has its row to itself. See docs/standby.md.
+    Each has the same section; without servers, a daemon has its row or site to itself. See docs/standby.md.
     """
 
     servers: Annotated[tuple[Annotated[str, Text(512)], ...], Items(16)] = ()  # nats://host:4222, or tls://host:4222

@@ -29,6 +29,7 @@ N = TypeVar("N")
 
 BUDGET_W, OWN_W, FAIL_SAFE_W = 8000.0, 5000.0, 3000.0
 ROWS = ("row1", "row2")
+HOSTS = ("first", "second")
 SITE = {"tick_s": 0.2, "lease_s": 3.0, "stale_after_s": 2.0, "dwell_s": 0.5, "peak_s": 1.0}
 NODES = tuple(NodeSpec(f"n{i}", gpus=2, gpu_max_w=700.0) for i in range(4))  # 5600 W at full load
 _FEED_S = 0.1
@@ -134,11 +135,18 @@ class LiveSite:
         settings = "".join(f"{key} = {value}\n" for key, value in SITE.items())
         (self.folder / "site.toml").write_text(f"{link}{site}[site]\nbudget_w = {BUDGET_W}\n{settings}{rows}")
 
+    def write_standby(self, url: str, ttl_s: float) -> None:
+        """A file for each of two site daemons, with the lock in that NATS; a daemon is called after its file."""
+        written = (self.folder / "site.toml").read_text()
+        for host in HOSTS:
+            lock = f'[standby]\nservers = ["{url}"]\nttl_s = {ttl_s}\nhost = "{host}"\n'
+            (self.folder / f"{host}.toml").write_text(f"{lock}{written}")
+
     def start(self, name: str) -> Program:
-        """Start a row's daemon, or the site's."""
+        """Start a row's daemon, or one of the site's."""
         log = self.folder / f"{name}.log"
         with log.open("ab") as out:
-            command = [POLCAD, "site" if name == "site" else "daemon", "-c", self.folder / f"{name}.toml"]
+            command = [POLCAD, "daemon" if name in ROWS else "site", "-c", self.folder / f"{name}.toml"]
             process = subprocess.Popen(command, env=dict(os.environ), stdout=out, stderr=out)
         program = self.programs[name] = Program(process, log)
         self.stack.callback(program.kill)

@@ -1,10 +1,11 @@
 """Rows under a site, on simulated time: the real leases and site controller, and a network that may do harm."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from polcad.budget_lease import BudgetLease
+from polcad.errors import OutrankedError
 from polcad.model import Budgets, ClassStatus, DomainStatus, Event, Priority, Role, RowStatus, Setpoint
 from polcad.ports import RowSaid, SiteOutput, Tick
 from polcad.site_controller import SiteController
@@ -147,3 +148,62 @@ class SitePlay:
 
 def played(budget_w: float, *, peak_s: float = 300.0, **rows: PlayedRow) -> SitePlay:
     return SitePlay(budget_w, rows, peak_s)
+
+
+@dataclass
+class TwoDaemons:
+    """A site that one daemon leads while another waits; each second both speak, who is first as it comes."""
+
+    play: SitePlay
+    standby: SiteController = field(init=False)
+    daemons: list[SiteController] = field(init=False)  # that live, in the order in which they speak
+
+    def __post_init__(self) -> None:
+        self.standby = SiteController(self.play.site, self.play.budget_w, 1)  # its clock is behind
+        self.standby.wait()
+        self.daemons = [self.play.controller, self.standby]
+        self._going: dict[SiteController, list[tuple[float, Budgets]]] = {daemon: [] for daemon in self.daemons}
+
+    @property
+    def leader(self) -> SiteController:
+        """The daemon that led first."""
+        return self.play.controller
+
+    def take_over(self) -> None:
+        """Give the standby the lock."""
+        self.standby.lead(self.leader.epoch + 1)
+
+    def run(
+        self,
+        seconds: int,
+        apart: Mapping[SiteController, frozenset[str]] | None = None,
+        late_s: Mapping[SiteController, int] | None = None,
+    ) -> None:
+        """Let time pass; `apart`: rows and a daemon that do not hear each other, `late_s`: how late rows hear one."""
+        for _ in range(seconds):
+            self.play.t += 1.0
+            said = {name: row.say(self.play.t) for name, row in self.play.rows.items()}
+            for daemon in self.daemons.copy():
+                away = (apart or {}).get(daemon, frozenset())
+                self._let_speak(daemon, {name: status for name, status in said.items() if name not in away})
+                self._deliver(daemon, said.keys() - away, (late_s or {}).get(daemon, 0))
+                assert self.play.granted_w() <= self.play.budget_w * (1 + 1e-9)
+
+    def _let_speak(self, daemon: SiteController, said: Mapping[str, RowStatus]) -> None:
+        out: list[SiteOutput] = []
+        try:
+            for status in said.values():
+                out += daemon.on(RowSaid(self.play.t, status))
+        except OutrankedError:
+            self.daemons.remove(daemon)
+            return
+        if int(self.play.t - T0) % int(self.play.site.tick_s) == 0:
+            out += daemon.on(Tick(self.play.t))
+        self._going[daemon] += [(self.play.t, each) for each in out if isinstance(each, Budgets)]
+
+    def _deliver(self, daemon: SiteController, to: Collection[str], late_s: int) -> None:
+        due = [(t, budgets) for t, budgets in self._going[daemon] if t + late_s <= self.play.t]
+        self._going[daemon] = [each for each in self._going[daemon] if each not in due]
+        for _, budgets in due:
+            for name in to:
+                self.play.rows[name].lease.offer(budgets, self.play.t)

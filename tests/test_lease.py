@@ -77,6 +77,23 @@ def test_an_older_or_repeated_plan_is_refused_and_counted(epoch: int, seq: int) 
     assert held.obedience(4.0).refused == 1
 
 
+@pytest.mark.parametrize("remembered", [None, plan(5, epoch=9)])
+def test_an_epoch_that_was_silent_for_more_than_an_hour_locks_out_nobody_and_is_left_without_loosening(
+    remembered: Plan | None,
+) -> None:
+    held = lease(remembered=remembered)
+    if remembered is None:
+        held.offer(plan(5, rule(BRAKE), epoch=9), 95.0)
+        assert wanted(held, 95.0) == BRAKE
+    for t in (100.0, 3700.0):
+        assert "not newer" in str(held.offer(plan(1, epoch=8), t))
+    assert held.offer(plan(2, epoch=8), 3701.0) is None
+    assert wanted(held, 3701.5, in_force=BRAKE) == BRAKE
+    assert held.offer(plan(3, epoch=8), 3702.5) is None
+    assert wanted(held, 3702.5) == FREE
+    assert held.offer(plan(4, epoch=9), 3703.0) is None
+
+
 def test_a_newer_epoch_is_accepted_whatever_its_sequence() -> None:
     held = lease()
     held.offer(plan(500), 0.0)

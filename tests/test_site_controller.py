@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from polcad.errors import OutrankedError
 from polcad.model import Allowance, EventKind, LeaseState
 from polcad.ports import Rival
-from tests.site_play import EPOCH, FREE_FRAC, T0, PlayedRow, SitePlay, played
+from tests.site_play import EPOCH, FREE_FRAC, T0, PlayedRow, SitePlay, TwoDaemons, played
 
 
 def row(name: str, demand_w: float, own_w: float = 400.0, fail_safe_w: float = 200.0, **more: Any) -> PlayedRow:
@@ -306,3 +306,75 @@ def test_a_daemon_that_starts_takes_an_epoch_above_the_one_that_rows_follow() ->
     older = Allowance(200.0, 400.0, 200.0, play.epoch + 9, 1, LeaseState.HELD)
     play.hear(replace(play.rows["a"].say(play.t), allowance=older))
     assert play.controller.epoch == play.epoch + 10
+
+
+# --- a standby ------------------------------------------------------------------------------------------------------
+
+APART = st.lists(
+    st.tuples(st.integers(1, 20), SUBSET, SUBSET, st.sampled_from("abc"), st.floats(0.0, 500.0), st.integers(0, 4)),
+    min_size=2,
+    max_size=8,
+)
+
+
+@given(APART, st.integers(0, 6))
+@settings(max_examples=25, deadline=None)
+def test_a_takeover_from_a_daemon_that_lives_on_lends_no_watt_twice_however_the_network_comes_apart(
+    spells: list[tuple[int, frozenset[str], frozenset[str], str, float, int]], takes_over_at: int
+) -> None:
+    play = three(290.0, peak_s=20.0)
+    two = TwoDaemons(play)
+    two.run(60)
+    for index, (seconds, from_leader, from_standby, name, demand_w, late_s) in enumerate(spells):
+        if index == min(takes_over_at, len(spells) - 1):
+            two.take_over()
+        play.rows[name].demand_w = demand_w
+        apart = {two.leader: from_leader, two.standby: from_standby}
+        two.run(seconds, apart, {two.standby: late_s})  # which looks each second
+    two.run(40)
+    assert len(two.daemons) == 1
+
+
+def test_a_takeover_loosens_no_row_and_renews_before_any_budget_falls() -> None:
+    play = three(290.0)
+    two = TwoDaemons(play)
+    two.run(60)
+    held_w = [play.budget_of(name) for name in "abc"]
+    assert held_w[0] > 350.0
+    two.daemons.remove(two.leader)
+    two.run(3)
+    two.take_over()
+    for _ in range(int(play.site.lease_s)):
+        two.run(1)
+        assert [play.budget_of(name) for name in "abc"] == pytest.approx(held_w)
+    play.rows["b"].demand_w = 390.0
+    two.run(300)
+    assert play.budget_of("b") > held_w[1] + 50.0
+    assert two.standby.epoch > EPOCH
+
+
+def test_who_took_over_gives_nothing_before_every_row_has_taken_its_word() -> None:
+    play = three(290.0)
+    two = TwoDaemons(play)
+    two.run(60)
+    two.daemons.remove(two.leader)
+    two.take_over()
+    play.rows["b"].demand_w = 390.0
+    before_w = play.budget_of("b")
+    two.run(200, {two.standby: frozenset("c")})
+    assert play.budget_of("b") <= before_w
+    two.run(200)
+    assert play.budget_of("b") > before_w + 50.0
+
+
+def test_a_daemon_that_waits_says_nothing_and_a_takeover_finds_the_peak_that_it_saw() -> None:
+    play = three(290.0)
+    two = TwoDaemons(play)
+    two.run(60)
+    assert two.standby.seq == 0
+    play.rows["a"].demand_w = 100.0  # a trough
+    two.daemons.remove(two.leader)
+    two.take_over()
+    two.run(5)
+    wants_w = next(row.wants_w for row in two.standby.status(play.t).rows if row.row == "a")
+    assert wants_w > 280.0 / FREE_FRAC

@@ -96,6 +96,8 @@ def test_the_view_names_what_each_row_may_draw_and_why_one_is_not_moved() -> Non
     assert "its daemon is gone" in shown(SiteStatus("fra1", online=False, epoch=1))
     assert "OVER ITS BUDGET" in shown(replace(STATUS, over=True))
     assert "silent for" in shown(STATUS, age_s=60.0)
+    assert "led by a-host" in shown(replace(STATUS, host="a-host"))
+    assert "led by" not in shown(STATUS)
 
 
 def test_a_site_is_well_when_its_daemon_speaks_every_row_moves_and_it_is_within_its_budget() -> None:

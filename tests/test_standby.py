@@ -1,6 +1,7 @@
 """Who may lead a row: the contest over a store in memory, and a controller that waits."""
 
 import asyncio
+import contextlib
 import os
 from dataclasses import dataclass, field
 from io import StringIO
@@ -189,6 +190,28 @@ def test_who_leaves_gives_up_its_own_lock_alone() -> None:
     assert store.entry.claim.host == "b"
 
 
+class Deaf(MemoryStore):
+    """A store whose client loses a cancellation, as `asyncio.wait_for` does before Python 3.12."""
+
+    async def read(self) -> Entry | None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.0)
+        return await super().read()
+
+
+def test_a_cancellation_that_the_engines_client_loses_ends_the_contest_all_the_same() -> None:
+    async def scenario() -> None:
+        contest = Contest(Deaf(), "a", 0.01)
+        running = asyncio.create_task(contest.run(lambda: 1))
+        await asyncio.sleep(0.0)  # it asks the store
+        running.cancel()
+        async with asyncio.timeout(10.0):
+            await asyncio.wait({running})
+        assert running.cancelled()
+
+    asyncio.run(scenario())
+
+
 # --- the controller that waits --------------------------------------------------------------------------------------
 
 
@@ -257,10 +280,12 @@ def test_a_lock_that_names_an_absurd_epoch_is_outranked_for_nodes_follow_the_gre
     assert plan.epoch == ABSURD
 
 
-def test_systemd_starts_an_outranked_daemon_again_only_where_it_would_wait() -> None:
-    unit = (Path(__file__).parents[1] / "systemd" / "polcad-daemon.service").read_text().splitlines()
+@pytest.mark.parametrize("program", ["daemon", "site"])
+def test_systemd_starts_an_outranked_daemon_again_only_where_it_would_wait(program: str) -> None:
+    unit = (Path(__file__).parents[1] / "systemd" / f"polcad-{program}.service").read_text().splitlines()
     stays_down = next(line for line in unit if line.startswith("RestartPreventExitStatus=")).partition("=")[2].split()
     assert "Restart=always" in unit
+    assert "LoadCredential=polcad-nats-password" in unit
     assert str(exit_code(OutrankedError("x"))) in stays_down
     assert str(exit_code(StandDownError("x"))) not in stays_down
 

@@ -277,15 +277,15 @@ def test_the_doctor_says_who_holds_the_lock_or_why_it_cannot_be_known(nats: Nats
     spec = StandbySpec((nats.url,))
 
     def examined() -> Check:
-        return asyncio.run(check_lock(spec, "site", "row"))[0]
+        return asyncio.run(check_lock(spec, "site.row"))[0]
 
     async def claim() -> None:
         async with store_at(nats) as store:
             await store.write(Claim("a", "x", 1), 0)
 
-    assert examined().detail == "NATS keeps the row's lock; it is free"
+    assert examined().detail == "NATS keeps the lock site.row; it is free"
     asyncio.run(claim())
-    assert examined().detail == "NATS keeps the row's lock; a holds it"
+    assert examined().detail == "NATS keeps the lock site.row; a holds it"
     nats.stop()
     assert (examined().state, examined().code) == (State.FAIL, 69)
 

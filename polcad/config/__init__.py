@@ -170,7 +170,7 @@ def _build(data: dict[str, Any], report: Report) -> Config | None:
     if guard is not None:
         check_guard(guard, report)
         check_forecast(forecast, guard, report)
-        check_standby(sections["standby"], guard, report)
+        check_standby(sections["standby"], guard, sections["site"], report)
     if sections["site"] is not None:
         check_site(sections["site"], report)
     check_hints(hints, report)

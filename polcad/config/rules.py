@@ -37,13 +37,14 @@ def check_forecast(forecast: ForecastSpec, guard: GuardSpec, report: Report) -> 
         )
 
 
-def check_standby(standby: StandbySpec | None, guard: GuardSpec, report: Report) -> None:
-    """A standby that waits for longer than a lease leaves nodes at their fail-safe for the rest."""
+def check_standby(standby: StandbySpec | None, guard: GuardSpec, site: SiteSpec | None, report: Report) -> None:
+    """A standby that waits for longer than a lease leaves nodes, or rows, at their fail-safe for the rest."""
     ttl_s = standby.ttl_s if standby else None
-    if ttl_s is not None and ttl_s > guard.lease_s:
+    name, lease_s = ("site", site.lease_s) if site and site.rows else ("guard", guard.lease_s)
+    if ttl_s is not None and ttl_s > lease_s:
         report.add(
             ("standby", "ttl_s"),
-            f"{ttl_s:g} s is more than guard.lease_s, {guard.lease_s:g} s: a standby will not lead within two leases",
+            f"{ttl_s:g} s is more than {name}.lease_s, {lease_s:g} s: a standby will not lead within two leases",
             warning=True,
         )
 

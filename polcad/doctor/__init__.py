@@ -16,6 +16,7 @@ from polcad.config import Config, load
 from polcad.doctor import access, certificates, gpus, hearing, host, lock, setters
 from polcad.doctor.check import Check, State
 from polcad.errors import ConfigError
+from polcad.standby import lock_of
 
 __all__ = ["Check", "State", "examine", "exit_code"]
 
@@ -34,7 +35,9 @@ async def examine(
         return found  # the rest would only ask the defaults
     is_node = node if node is not None else config.row is None
     if config.row is not None and not is_node:
-        found += await lock.check_lock(config.standby, config.site.name, config.row.name)
+        found += await lock.check_lock(config.standby, lock_of(config.site.name, config.row.name))
+    elif config.site.rows:
+        found += await lock.check_lock(config.standby, lock_of(config.site.name))
     found += await _broker(config, is_node=is_node, watch_s=watch_s)
     return [*found, *(await _node(config) if is_node else ())]
 

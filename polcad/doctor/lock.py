@@ -1,23 +1,22 @@
-"""Whether the engine of the row's lock answers, and who holds it."""
+"""Whether the engine of the lock answers, and who holds it."""
 
 from __future__ import annotations
 
 from polcad.doctor.check import Check, State
 from polcad.errors import ConfigError, UnavailableError
-from polcad.standby import lock_of
 from polcad.standby_spec import StandbySpec
 
 _ANSWER_S = 3.0
 _UNAVAILABLE = 69
 
 
-async def check_lock(spec: StandbySpec, site: str, row: str) -> list[Check]:
-    """Nothing where the row has no standby. The engine is asked as a daemon that waits would ask it."""
+async def check_lock(spec: StandbySpec, lock: str) -> list[Check]:
+    """Nothing where there is no standby. The engine is asked as a daemon that waits would ask it."""
     if not spec.servers:
         return []
     from polcad.standby_nats import NatsStore  # noqa: PLC0415  # its client is imported by who has a standby alone
 
-    store = NatsStore(spec, lock_of(site, row), _ANSWER_S)
+    store = NatsStore(spec, lock, _ANSWER_S)
     try:
         spec.check()
         found = await store.read()
@@ -30,5 +29,5 @@ async def check_lock(spec: StandbySpec, site: str, row: str) -> list[Check]:
         await store.close()
     holder = found.claim.host if found else ""
     return [
-        Check("standby", State.OK, f"NATS keeps the row's lock; {f'{holder} holds it' if holder else 'it is free'}")
+        Check("standby", State.OK, f"NATS keeps the lock {lock}; {f'{holder} holds it' if holder else 'it is free'}")
     ]

@@ -240,6 +240,8 @@ SITE = (
             "power_watts": "Power of its rows: as told, and of a silent one all that it may draw.",
             "granted_watts": "What its rows may draw together.",
             "over": "1: the site is over its budget, and rows are cut at once.",
+            "leads": "1: this daemon leads the site, 0: it waits as a standby; only where there is one.",
+            "lock_up": "1: the engine of the site's lock answers; only where there is a standby.",
         },
     ),
     *_gauges(

@@ -33,6 +33,7 @@ const MARKS = {
   tighten: "▼", loosen: "▲", brake: "■", brake_release: "□", stale: "?", fresh: "✓", sensor_fault: "!", sensor_ok: "✓",
   not_obeyed: "!", obeyed: "✓", unlisted: "?", misplaced: "?", strayed: "!", duplicate_name: "!", resume: "↻", hold: "●", hold_end: "○",
   forecast_ok: "✓", forecast_doubted: "?", hint: "→", hint_end: "○", hints_held: "?", hints_resumed: "✓",
+  clock: "!",
 };
 let newest = { run: "", n: 0 };
 
