@@ -79,6 +79,17 @@ def test_a_line_has_sorted_tags_and_the_kinds_of_the_table() -> None:
     )
 
 
+def test_lines_of_the_same_fields_tell_each_its_own_values_and_those_of_others_in_their_order() -> None:
+    tags = (("node", "n1"),)
+    points: list[tuple[dict[str, float | str], str]] = [
+        ({"power_w": 1.5, "lease": "held", "gpus": 8}, 'power_w=1.5,lease="held",gpus=8i'),
+        ({"power_w": 2.5, "lease": "100 %s", "gpus": 7}, 'power_w=2.5,lease="100 %s",gpus=7i'),
+        ({"gpus": 6, "power_w": 3.5}, "gpus=6i,power_w=3.5"),
+    ]
+    for fields, told in points:
+        assert line(Point("polcad_node", tags, fields, T)) == f"polcad_node,node=n1 {told} 1800000000000000"
+
+
 def test_an_empty_tag_is_left_out_for_a_database_refuses_such_a_line() -> None:
     assert line(Point("polcad_gpu", (("gpu", "0"), ("uuid", "")), {"power_w": 1.0}, T)).startswith("polcad_gpu,gpu=0 ")
 
