@@ -54,6 +54,15 @@ class Received(NamedTuple):
     message: Message
 
 
+_EVENTS_KNOWN = 10_000  # 1 MB, for what comes twice within minutes
+_EVENTS = ("/event", "/site_event")
+
+
+def is_event(topic: str) -> bool:
+    """Whether each message of a topic counts, and no two are the same."""
+    return topic.endswith(_EVENTS)
+
+
 def is_telemetry(topic: str) -> bool:
     """Whether the messages of a topic may be dropped for newer ones."""
     return topic.endswith("/telemetry")
@@ -70,6 +79,7 @@ class Inbox:
         self._most_of_a_topic = limits.a_topic
         self._moment_ends = float("-inf")
         self._this_moment: dict[str, int] = {}  # telemetry by topic
+        self._known: dict[int, None] = {}  # hashes of events, oldest first
         self._ready = asyncio.Event()
         self._closed = False
 
@@ -77,6 +87,8 @@ class Inbox:
         """Add what arrives now; drops and counts what is too large, a flood's rest, or the oldest when full."""
         if len(message.payload) > MAX_PAYLOAD_BYTES:
             self.put_oversized()
+            return
+        if is_event(message.topic) and self._knows(message):
             return
         counters, now_s = self._counters, self._clock()
         counters.received += 1
@@ -97,6 +109,15 @@ class Inbox:
             self._this_moment.clear()
         said = self._this_moment[topic] = self._this_moment.get(topic, 0) + 1
         return said > self._most_of_a_topic
+
+    def _knows(self, event: Message) -> bool:
+        known = hash((event.topic, event.payload))
+        if known in self._known:
+            return True
+        self._known[known] = None
+        if len(self._known) > _EVENTS_KNOWN:
+            del self._known[next(iter(self._known))]
+        return False
 
     def put_oversized(self) -> None:
         """Count a message too large to be kept."""
@@ -134,7 +155,7 @@ class Outbox:
     def put(self, message: Message) -> None:
         """Add a message; it takes the place of one of the same topic, unless both are events."""
         topic = message.topic
-        if topic.endswith("/event"):
+        if is_event(topic):
             self._counters.dropped_out += len(self._events) == self._events.maxlen
             self._events.append(message)
         else:
@@ -145,7 +166,7 @@ class Outbox:
 
     def put_back(self, message: Message) -> None:
         """Return a message that could not be sent, unless something newer has taken its place."""
-        if not message.topic.endswith("/event"):
+        if not is_event(message.topic):
             if self._latest.setdefault(message.topic, message) is not message:
                 self._counters.dropped_out += is_telemetry(message.topic)
         elif len(self._events) == self._events.maxlen:

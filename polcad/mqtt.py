@@ -6,6 +6,7 @@
 * At a cluster, what is to be acknowledged has a connection of its own, and subscriptions are at QoS 0. For ten seconds
   after a node is lost, while the others agree on a new leader, NATS takes nothing more from a client that has sent at
   QoS 1, and brings nothing for a new subscription at QoS 1. One at QoS 0 brings the same messages at once.
+* The two connections are to two nodes, and events are heard by both: whose node is lost misses none.
 * Readers take all that has arrived in one wake-up.
 """
 
@@ -17,7 +18,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from random import Random
 
-from polcad.backlog import DEFAULT_LIMITS, Counters, Inbox, Limits, Outbox, Received
+from polcad.backlog import DEFAULT_LIMITS, Counters, Inbox, Limits, Outbox, Received, is_event
 from polcad.broker_spec import BrokerSpec
 from polcad.errors import UnavailableError
 from polcad.lane import Backoff, Lane, Presence, Traffic
@@ -51,9 +52,10 @@ class Link:
         nodes = list(spec.nodes())
         if len(nodes) > 1:
             rng.shuffle(nodes)  # clients spread over the nodes, and over those that are left when one is gone
+        orders = (nodes, nodes[::-1])  # of both lanes, so that they are at two nodes also after one was lost
         self._lanes = [
-            Lane(nodes, part, traffic, Backoff(spec.retry_max_s, rng), self._note)
-            for part, traffic in self._parts(presence, one=len(nodes) == 1)
+            Lane(order, part, traffic, Backoff(spec.retry_max_s, rng), self._note)
+            for order, (part, traffic) in zip(orders, self._parts(presence, one=len(nodes) == 1), strict=False)
         ]
         self._up = asyncio.Event()
         self._complete_once = False
@@ -71,7 +73,9 @@ class Link:
             return
         quick = Presence(f"{presence.client_id}-quick", presence.subscriptions, most_qos=0)
         yield quick, Traffic(self._inbox, (plain,), self.counters)
-        yield replace(presence, subscriptions=()), Traffic(self._inbox, (sure,), self.counters, (self._placements,))
+        events = tuple(each for each in presence.subscriptions if is_event(each.topic))
+        surely = replace(presence, subscriptions=events, most_qos=0)
+        yield surely, Traffic(self._inbox, (sure,), self.counters, (self._placements,))
 
     def _note(self, _: bool) -> None:
         """A lane came up, or went down."""

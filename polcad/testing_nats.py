@@ -108,6 +108,16 @@ class NatsServer(Server):
         """Whether it leads the cluster's JetStream now."""
         return bool(self._meta().get("leader") == self.name)
 
+    def streams_led(self) -> set[str]:
+        """The streams that it leads, MQTT's own too."""
+        accounts = self.ask("jsz?streams=true&accounts=true").get("account_details", ())
+        streams = (each for account in accounts for each in account.get("stream_detail", ()))
+        return {each["name"] for each in streams if each.get("cluster", {}).get("leader") == self.name}
+
+    def mqtt_clients(self) -> set[str]:
+        """The names of its MQTT clients."""
+        return {each["mqtt_client"] for each in self.ask("connz").get("connections", ()) if "mqtt_client" in each}
+
     def _meta(self) -> dict[str, Any]:
         """What it says of its cluster; a node alone is one that leads itself."""
         said = self.ask("jsz")
@@ -174,9 +184,9 @@ class NatsCluster(Broker):
         first, *others = (node.port for node in self.nodes)
         return BrokerSpec(port=first, more_hosts=tuple(f"127.0.0.1:{port}" for port in others))
 
-    def leader(self) -> NatsServer:
-        """The node that leads the cluster's JetStream; RuntimeError when there is none."""
+    def leader(self, stream: str = "") -> NatsServer:
+        """The node that leads a stream, or else JetStream itself; RuntimeError when there is none."""
         for node in self.nodes:
-            if node.leads():
+            if stream in node.streams_led() if stream else node.leads():
                 return node
-        raise RuntimeError("the cluster has no leader now")
+        raise RuntimeError(f"the cluster has no leader of {stream or 'JetStream'} now")

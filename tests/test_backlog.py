@@ -68,6 +68,14 @@ def test_an_oversized_message_is_counted_and_not_kept() -> None:
     assert (counters.received, counters.oversized) == (2, 1)
 
 
+def test_an_event_that_comes_twice_is_taken_once_and_a_plan_as_often_as_it_comes() -> None:
+    box, counters = inbox(Limits())
+    for message in (event(1), event(2), event(1)._replace(qos=0), plan(1), plan(1), event(1)._replace(topic="b/event")):
+        box.put(message)
+    assert taken(box) == [b"1", b"2", b"1", b"1", b"1"]
+    assert counters.received == 5
+
+
 def test_a_reader_wakes_for_a_message_and_for_the_end() -> None:
     async def read() -> list[int]:
         box, _ = inbox(Limits())
@@ -121,6 +129,13 @@ def test_the_outbox_is_emptied_once_its_sender_is_through_and_not_while_it_still
         return [sending, flushed.done()]
 
     assert asyncio.run(send()) == [False, True]
+
+
+def test_a_sites_events_are_kept_in_the_outbox_as_a_rows_are() -> None:
+    box = Outbox(Counters(), Limits())
+    for number in range(3):
+        box.put(Message("polcad/v1/site/site_event", b"%d" % number, 1))
+    assert sent(box) == [b"0", b"1", b"2"]
 
 
 def test_the_outbox_holds_events_in_order_and_bounded() -> None:
