@@ -74,7 +74,7 @@ class Freezable(Disks):
 
     @staticmethod
     def _thaw(disk: Path) -> None:
-        subprocess.run(["fsfreeze", "--unfreeze", str(disk)], check=False, capture_output=True)  # else it is thawed
+        subprocess.run(["fsfreeze", "--unfreeze", str(disk)], check=False, capture_output=True)  # it may be thawed
 
 
 def fill_bytes(disk: Path) -> None:
