@@ -6,15 +6,9 @@ its last good power for as long as a node may be silent, and its worst case afte
 node's messages counts its last power until it is back, or the agent starts anew.
 
 Ages are counted on the controller's own waking time: if the controller itself slept, nobody grew stale meanwhile.
-
-Of the messages one a node is kept, until one says something else than new readings. So nearly every message is gone
-once it was heard: Python's cycle collector looks through all objects that are young, and for those of 10 000 messages
-it stops the daemon for 70 ms.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +17,7 @@ from polcad.curve import CLOCK_FRAC, DYNAMIC_FRAC, HIGHEST_FRAC
 from polcad.model import MAX_GPUS, LeaseState, NodePlacement, Outcome, Placement, Priority, Reading, Role, Telemetry
 from polcad.places import Floats, Places
 from polcad.spec import GuardSpec, NodeSpec, RowSpec
+from polcad.word import Word
 
 CLASSES = tuple((priority, role) for priority in Priority for role in Role)
 _CLASS_INDEX = {name: index for index, name in enumerate(CLASSES)}
@@ -45,7 +40,7 @@ class Fleet:
         self.racks: list[str] = []
         self._rack_index: dict[str, int] = {}
         self._placements: list[NodePlacement] = []
-        self._word: list[Telemetry | None] = []  # of each node's messages the one that `word` tells of
+        self._words: list[Word | None] = []
         self._seq: list[int] = []  # of each node's last message
         self._lost: list[dict[str, float]] = []  # a node's GPUs that its agent leaves out since some message
         self._sure_w: list[tuple[float, float]] = []  # between these every GPU of the node is believed
@@ -106,7 +101,7 @@ class Fleet:
             self._grow(2 * slot, self.gpu_w.shape[1])
         self.slots[spec.name] = slot
         self.specs.append(spec)
-        self._word.append(None)
+        self._words.append(None)
         self._seq.append(-1)
         self._lost.append({})
         self._sure_w.append((0.0, 0.0))
@@ -158,9 +153,9 @@ class Fleet:
         """
         self._heard_s[slice(None) if silent else ~self.stale] = -np.inf
 
-    def word(self, slot: int) -> Telemetry | None:
-        """A message that says all that the node's last one did, but for readings and sequence; None: never heard."""
-        return self._word[slot]
+    def word(self, slot: int) -> Word | None:
+        """What the node's last message said beside its readings; None: never heard."""
+        return self._words[slot]
 
     def seq(self, slot: int) -> int:
         """The sequence number of the node's last message."""
@@ -173,9 +168,8 @@ class Fleet:
     def pool_clocks_frac(self) -> dict[str, float]:
         """By the pool that GPUs are placed in, the mean clock in force on those that report one."""
         clocks: dict[str, list[float]] = {}
-        for slot, (placement, last) in enumerate(zip(self._placements, self._word, strict=True)):
-            uuids = last.reading.gpus.uuid if last is not None else ()
-            for place, uuid in enumerate(uuids):
+        for slot, (placement, word) in enumerate(zip(self._placements, self._words, strict=True)):
+            for place, uuid in enumerate(word.uuids if word is not None else ()):
                 if (pool := placement.of(uuid).pool) and np.isfinite(self.clock_frac[slot, place]):
                     clocks.setdefault(pool, []).append(float(self.clock_frac[slot, place]))
         return {pool: sum(each) / len(each) for pool, each in clocks.items()}
@@ -190,10 +184,9 @@ class Fleet:
             self._early[placement.node] = placement
 
     def _classify(self, slot: int) -> None:
-        placement, last = self._placements[slot], self._word[slot]
-        uuids: Iterable[str] = last.reading.gpus.uuid if last else ()
+        placement, word = self._placements[slot], self._words[slot]
         self.class_of[slot] = class_index(placement.default)
-        for place, uuid in enumerate(uuids):
+        for place, uuid in enumerate(word.uuids if word is not None else ()):
             self.class_of[slot, place] = class_index(placement.of(uuid))
         self.reclassed = True
         self.revision += 1
@@ -233,9 +226,9 @@ class Fleet:
 
     def hear(self, slot: int, telemetry: Telemetry, now_s: float) -> tuple[float, bool]:
         """Take one message: how much the node's counted power changed (W), and whether every sensor was believed."""
-        reading, before = telemetry.reading, self._word[slot]
-        if before is None or not _same_word(before, telemetry) or self._outgrown(slot, reading):
-            self._take_word(slot, telemetry, before)
+        reading, word = telemetry.reading, self._words[slot]
+        if word is None or not word.stands(telemetry) or self._outgrown(slot, reading):
+            self._take_word(slot, telemetry, word)
         self._seq[slot] = telemetry.seq
         self._heard_s[slot] = now_s
         gpus_w, believed = self._take_powers(slot, reading.gpus.power_w or (reading.host_power_w,), now_s)
@@ -248,22 +241,22 @@ class Fleet:
         self.counted_w[slot] = after_w = gpus_w + float(self.host_w[slot]) + float(self.lost_w[slot])
         return after_w - before_w, believed
 
-    def _take_word(self, slot: int, telemetry: Telemetry, last: Telemetry | None) -> None:
+    def _take_word(self, slot: int, telemetry: Telemetry, last: Word | None) -> None:
         """Take what a node says beside its readings, where it is news."""
-        self._word[slot] = telemetry
+        self._words[slot] = Word.of(telemetry)
         found = bool(self._lost[slot]) and last is not None and last.boot_id != telemetry.boot_id  # by an agent anew
-        if last is None or found or not _same_gpus(last, telemetry) or self._outgrown(slot, telemetry.reading):
+        if last is None or found or not last.has_gpus(telemetry) or self._outgrown(slot, telemetry.reading):
             self._settle(slot, telemetry, last)
             last = None
         self._take_setpoints(slot, telemetry, last)
 
-    def _settle(self, slot: int, telemetry: Telemetry, last: Telemetry | None) -> None:
+    def _settle(self, slot: int, telemetry: Telemetry, last: Word | None) -> None:
         """Take in a node that is new, or whose GPUs are others than before."""
         spec, gpus = self.specs[slot], telemetry.reading.gpus
         self._note_lost(slot, telemetry, last)
         if gpus.uuid:
             self._fit(slot, tuple(max_w or spec.gpu_max_w for max_w in gpus.max_w))
-            if last is not None and not last.reading.gpus.uuid:
+            if last is not None and not last.uuids:
                 self.host_w[slot] = spec.host_w
         else:  # a meter of the whole server: one place stands for it
             most_w = max(float(self.max_w[slot, 0]), telemetry.reading.host_power_w or 0.0)
@@ -280,13 +273,13 @@ class Fleet:
             return False
         return (reading.host_power_w or 0.0) > self.max_w[slot, 0] and not _server_w(self.specs[slot])
 
-    def _note_lost(self, slot: int, telemetry: Telemetry, last: Telemetry | None) -> None:
+    def _note_lost(self, slot: int, telemetry: Telemetry, last: Word | None) -> None:
         """Go on counting GPUs that one run of an agent names no more."""
         lost, uuids = self._lost[slot], telemetry.reading.gpus.uuid
         if last is None or last.boot_id != telemetry.boot_id or not uuids:
             lost.clear()
         else:
-            lost.update(zip(last.reading.gpus.uuid, self.gpu_w[slot].tolist(), strict=False))
+            lost.update(zip(last.uuids, self.gpu_w[slot].tolist(), strict=False))
             for uuid in uuids:
                 lost.pop(uuid, None)
             for uuid in list(lost)[:-MAX_GPUS]:  # more than a node can have: it makes them up
@@ -299,10 +292,10 @@ class Fleet:
         if gpus_w < server_w <= most_w:
             self.host_w[slot] = max(0.0, server_w - gpus_w - float(self.lost_w[slot]))
 
-    def _take_setpoints(self, slot: int, telemetry: Telemetry, last: Telemetry | None) -> None:
+    def _take_setpoints(self, slot: int, telemetry: Telemetry, last: Word | None) -> None:
         force, plan, gpus = telemetry.in_force, telemetry.plan, telemetry.reading.gpus
         n = len(gpus.uuid)
-        if last is None or not _same_orders(last, telemetry):
+        if last is None or not last.reports_orders(telemetry):
             self.revision += 1
             self._moved[slot] = True
             led = force is not None and plan is not None and plan.lease is not LeaseState.NONE
@@ -312,7 +305,7 @@ class Fleet:
                 self.clock_frac[slot, :n] = force.clock_frac
                 self.cap_frac[slot, :n] = force.cap_frac
                 self.obedient[slot, :n] = [outcome in _OBEYED for outcome in outcomes]
-        if last is None or last.reading.gpus.enforced_w != gpus.enforced_w:
+        if last is None or last.enforced_w != gpus.enforced_w:
             limit_w = np.array(gpus.enforced_w or (None,) * n, dtype=float)  # None becomes NaN, which compares false
             max_w = self.max_w[slot, :n]
             self.limit_w[slot, :n] = np.where(limit_w >= _FLOOR_FRAC * max_w, limit_w, max_w)
@@ -377,34 +370,6 @@ def _server_w(spec: NodeSpec) -> float:
     """The most that a whole server may draw, as far as the inventory tells; 0 where it does not."""
     gpus_max_w = spec.gpus * spec.gpu_max_w
     return gpus_max_w + spec.host_w if spec.host_w else _SERVER_PER_GPUS * gpus_max_w
-
-
-def _same_word(one: Telemetry, other: Telemetry) -> bool:
-    """Whether the messages differ in readings and sequence alone."""
-    a, b = one.reading.gpus, other.reading.gpus
-    return (
-        one.boot_id == other.boot_id
-        and _same_gpus(one, other)
-        and _same_orders(one, other)
-        and a.enforced_w == b.enforced_w
-        and a.fault == b.fault
-        and (one.in_force and one.in_force.detail) == (other.in_force and other.in_force.detail)
-    )
-
-
-def _same_gpus(one: Telemetry, other: Telemetry) -> bool:
-    """Whether what is laid out once for a node's GPUs serves both messages."""
-    a, b = one.reading.gpus, other.reading.gpus
-    return a.uuid == b.uuid and a.max_w == b.max_w and one.period_s == other.period_s
-
-
-def _same_orders(one: Telemetry, other: Telemetry) -> bool:
-    """Whether both messages report the same setpoints, set in the same way."""
-    a, b = one.in_force, other.in_force
-    leases = [message.plan and message.plan.lease for message in (one, other)]
-    if a is None or b is None or leases[0] is not leases[1]:
-        return a is b and leases[0] is leases[1]
-    return a.clock_frac == b.clock_frac and a.cap_frac == b.cap_frac and a.outcome == b.outcome
 
 
 def class_index(placement: Placement) -> int:

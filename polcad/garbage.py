@@ -3,7 +3,7 @@
 Cycles do arise: the MQTT client leaves one for every message that it receives at QoS 1. But a collection stands between
 a message and its plan, for as long as it takes to look through what there is. So what is there when a daemon begins,
 most of all its modules and its configuration, is set aside while it runs; and of its nodes' messages it keeps next to
-nothing (`polcad.fleet`).
+nothing (`polcad.word`).
 """
 
 from __future__ import annotations

@@ -56,8 +56,8 @@ def _places(fleet: Fleet, scope: str) -> Iterator[tuple[int, Flags]]:
             yield fleet.slots[name], fleet.present[fleet.slots[name]]
         return
     for slot in range(len(fleet.specs)):
-        last = fleet.word(slot)
-        if last is not None and name in last.reading.gpus.uuid:
+        word = fleet.word(slot)
+        if word is not None and name in word.uuids:
             places = np.zeros(fleet.present.shape[1], dtype=bool)
-            places[[place for place, uuid in enumerate(last.reading.gpus.uuid) if uuid == name]] = True
+            places[[place for place, uuid in enumerate(word.uuids) if uuid == name]] = True
             yield slot, places

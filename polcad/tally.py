@@ -22,10 +22,10 @@ from polcad.model import (
     Priority,
     Role,
     Setpoint,
-    Telemetry,
 )
 from polcad.places import Flags, Floats, Places
 from polcad.ports import ClassView
+from polcad.word import Word
 
 Class = tuple[Priority, Role]
 
@@ -158,19 +158,19 @@ def class_statuses(fleet: Fleet, totals: Tally, setpoints: Mapping[Class, Setpoi
 def node_columns(fleet: Fleet) -> NodeColumns:
     """Every node, for those who draw them."""
     n = len(fleet.specs)
-    last = [fleet.word(slot) for slot in range(n)]
+    words = [fleet.word(slot) for slot in range(n)]
     clock, cap = (np.fmin.reduce(column[:n], axis=1).tolist() for column in (fleet.clock_frac, fleet.cap_frac))
     power_w = np.round(fleet.gpu_w[:n].sum(axis=1), 1).tolist()
     return NodeColumns(
         name=tuple(spec.name for spec in fleet.specs),
         rack=tuple(fleet.racks[rack] for rack in fleet.rack_of[:n].tolist()),
-        power_w=tuple(power if said else None for power, said in zip(power_w, last, strict=True)),
+        power_w=tuple(power if said else None for power, said in zip(power_w, words, strict=True)),
         max_w=tuple(fleet.max_w[:n].sum(axis=1).tolist()),
         priority=tuple(_priority(fleet.placement(slot)) for slot in range(n)),
         stale=tuple(fleet.stale[:n].tolist()),
         clock_frac=tuple(value if value <= 1.0 else None for value in clock),  # NaN: no GPU of it tells
         cap_frac=tuple(value if value <= 1.0 else None for value in cap),
-        fault=tuple(map(_fault, last, fleet.suspect[:n].tolist())),
+        fault=tuple(map(_fault, words, fleet.suspect[:n].tolist())),
     )
 
 
@@ -181,12 +181,12 @@ def _priority(placement: NodePlacement) -> Priority | None:
     return priorities.pop() if len(priorities) == 1 else None
 
 
-def _fault(last: Telemetry | None, suspect: bool) -> str:
-    if last is None:
+def _fault(word: Word | None, suspect: bool) -> str:
+    if word is None:
         return "never heard"
     if suspect:
         return "two nodes under this name"
-    faults, force = last.reading.gpus.fault, last.in_force
+    faults, force = word.faults, word.in_force
     if not any(faults) and (force is None or force.outcome.count(Outcome.OK) == len(force.outcome)):
         return ""
     notes = [note for note in faults if note]

@@ -137,8 +137,8 @@ class Witness:
         ]
 
     def _excuse(self, slot: int) -> str:
-        last = self._fleet.word(slot)
-        details = [detail for detail in (last.in_force.detail if last and last.in_force else ()) if detail]
+        word = self._fleet.word(slot)
+        details = [detail for detail in (word.in_force.detail if word and word.in_force else ()) if detail]
         return details[0] if details else "runs looser than its plan, and gives no reason"
 
 

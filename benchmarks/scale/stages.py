@@ -9,6 +9,7 @@ the kernel, asyncio and the MQTT client take is what `benchmarks.scale.daemon` m
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import statistics
 import tempfile
@@ -56,10 +57,11 @@ class Stages:
         """Everything once."""
         self._t += 1.0
         self._seq += 1
-        heard = self._hear(b"".join(calm.numbered(b"%d" % self._seq) for calm, _ in self._packets))
-        self._tell(heard[:LINES])
+        self._tell(self._hear(b"".join(calm.numbered(b"%d" % self._seq) for calm, _ in self._packets))[:LINES])
         self._tick()
         self._cross()
+        self._time("a look for cycles: among what is new", lambda: gc.collect(0))
+        self._time("a look for cycles: among all but what is set aside", gc.collect)
 
     def _hear(self, stream: bytes) -> list[Heard]:
         pieces = [stream[at : at + READ_BYTES] for at in range(0, len(stream), READ_BYTES)]
