@@ -90,7 +90,9 @@ def rights(rows: Iterable[Inventory]) -> dict[str, tuple[Right, ...]]:
 
 def locks(rows: Iterable[Inventory]) -> dict[str, str]:
     """By identity, the lock that it may hold where it has a standby."""
-    return {identity(Role.DAEMON, each.row.name): lock_of(each.site, each.row.name) for each in rows}
+    rows = tuple(rows)
+    of_rows = {identity(Role.DAEMON, each.row.name): lock_of(each.site, each.row.name) for each in rows}
+    return of_rows | {identity(Role.SITE, each.site): lock_of(each.site) for each in rows}
 
 
 def _node(of: Inventory, node: NodeSpec) -> Iterable[Right]:

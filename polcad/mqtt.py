@@ -6,7 +6,8 @@
 * At a cluster, what is to be acknowledged has a connection of its own, and subscriptions are at QoS 0. For ten seconds
   after a node is lost, while the others agree on a new leader, NATS takes nothing more from a client that has sent at
   QoS 1, and brings nothing for a new subscription at QoS 1. One at QoS 0 brings the same messages at once.
-* The two connections are to two nodes, and events are heard by both: whose node is lost misses none.
+* Whoever listens to events has a connection to each node for them. NATS acknowledges an event once two of three nodes
+  have it, and a third may lose what was on its way there with the node that it came from.
 * Readers take all that has arrived in one wake-up.
 """
 
@@ -52,10 +53,9 @@ class Link:
         nodes = list(spec.nodes())
         if len(nodes) > 1:
             rng.shuffle(nodes)  # clients spread over the nodes, and over those that are left when one is gone
-        orders = (nodes, nodes[::-1])  # of both lanes, so that they are at two nodes also after one was lost
         self._lanes = [
-            Lane(order, part, traffic, Backoff(spec.retry_max_s, rng), self._note)
-            for order, (part, traffic) in zip(orders, self._parts(presence, one=len(nodes) == 1), strict=False)
+            Lane(nodes[first:] + nodes[:first], part, traffic, Backoff(spec.retry_max_s, rng), self._note)
+            for first, (part, traffic) in enumerate(self._parts(presence, len(nodes)))
         ]
         self._up = asyncio.Event()
         self._complete_once = False
@@ -65,10 +65,13 @@ class Link:
         """Whether all that was subscribed to comes; from the first time on that birth messages were said, too."""
         return self._complete_once and self._lanes[0].connection is not None
 
-    def _parts(self, presence: Presence, *, one: bool) -> Iterator[tuple[Presence, Traffic]]:
-        """Who we are and what waits, by lane: one lane for all, or else one that waits for no acknowledgement."""
+    def _parts(self, presence: Presence, nodes: int) -> Iterator[tuple[Presence, Traffic]]:
+        """Who we are and what waits, by lane; each begins at a node of its own.
+
+        There is one for all, or else one that waits for no acknowledgement, one that does, and ears at the other nodes.
+        """
         plain, sure = self._unacknowledged, self._acknowledged
-        if one:
+        if nodes == 1:
             yield presence, Traffic(self._inbox, (plain, sure), self.counters, (self._placements,))
             return
         quick = Presence(f"{presence.client_id}-quick", presence.subscriptions, most_qos=0)
@@ -76,6 +79,9 @@ class Link:
         events = tuple(each for each in presence.subscriptions if is_event(each.topic))
         surely = replace(presence, subscriptions=events, most_qos=0)
         yield surely, Traffic(self._inbox, (sure,), self.counters, (self._placements,))
+        for number in range(2, nodes if events else 0):
+            ear = Presence(f"{presence.client_id}-ear{number}", events, most_qos=0)
+            yield ear, Traffic(self._inbox, (), self.counters)
 
     def _note(self, _: bool) -> None:
         """A lane came up, or went down."""
@@ -109,7 +115,7 @@ class Link:
 
     async def publish(self, message: Message) -> None:
         """Send a message and wait until it is written (QoS 0) or acknowledged; UnavailableError when that fails."""
-        connection = self._lanes[-1 if message.qos else 0].connection
+        connection = self._lanes[1 if message.qos and len(self._lanes) > 1 else 0].connection
         if connection is None:
             raise UnavailableError(f"broker {self._spec.url}: not connected")
         await connection.publish(message)
