@@ -97,9 +97,11 @@ class SiteController:
         if told is not None:
             self._rank.hear(account.name, told.epoch, event.t, held=told.lease is LeaseState.HELD)
         account.hear(event.t, event.status, self.epoch)
-        if not (self.over or self._rank.waits) and self._is_over(event.t):
-            return self._tick(event.t)
-        return []
+        if self._rank.waits:
+            return []
+        starts = self.seq == 0 and all(each.heard for each in self._accounts.values())
+        urgent = not self.over and self._is_over(event.t)
+        return self._tick(event.t) if starts or urgent else []
 
     # --- the tick ---------------------------------------------------------------------------------------------------
 

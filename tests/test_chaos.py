@@ -86,7 +86,7 @@ def test_a_row_over_its_budget_is_found_out() -> None:
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("case", ["kill-daemon", "mixed-versions", "hostile-flood", "clock-all"])
+@pytest.mark.parametrize("case", ["kill-daemon", "mixed-versions", "hostile-flood", "clock-all", "clock-start"])
 def test_a_row_that_is_broken_holds(fake_nvml_lib: Path, case: str) -> None:
     outcome = run_case(BY_NAME[case], 2, 7, fake_nvml_lib)
     assert outcome.failures == []

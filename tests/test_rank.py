@@ -8,7 +8,7 @@ import pytest
 from polcad.controller import Controller
 from polcad.errors import OutrankedError
 from polcad.model import Event, EventKind, LeaseState, Plan
-from polcad.ports import Heard, Tick
+from polcad.ports import Heard, Input, Tick
 from polcad.rank import Rank, epoch_at, is_absurd
 from polcad.spec import FAIL_SAFE, RowSpec
 from polcad.testing import LoopRow
@@ -172,8 +172,8 @@ class Row:
         for _ in range(seconds):
             self.t += 1.0
             self.nodes.act(self.t)
-            heard = [self._at(each) for each in self.nodes.speak(self.t)]
-            for said in [out for event in [*heard, Tick(self.t + self.off_s)] for out in self.controller.on(event)]:
+            events: list[Input] = [self._at(each) for each in self.nodes.speak(self.t)]
+            for said in [out for event in [*events, Tick(self.t + self.off_s)] for out in self.controller.on(event)]:
                 if isinstance(said, Plan):
                     self.nodes.take(said, self.t)
                 else:

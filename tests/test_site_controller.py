@@ -353,6 +353,18 @@ def test_a_takeover_loosens_no_row_and_renews_before_any_budget_falls() -> None:
     assert two.standby.epoch > EPOCH
 
 
+def test_who_took_over_renews_as_soon_as_it_has_heard_every_row_and_does_not_wait_for_a_tick() -> None:
+    play = three(290.0)
+    two = TwoDaemons(play)
+    two.run(60)  # the last second is a tick's
+    two.daemons.remove(two.leader)
+    two.take_over()
+    two.run(1)
+    assert two.standby.seq == 0  # what is heard first may be kept from before
+    two.run(1)
+    assert two.standby.seq == 1
+
+
 def test_who_took_over_gives_nothing_before_every_row_has_taken_its_word() -> None:
     play = three(290.0)
     two = TwoDaemons(play)

@@ -20,10 +20,12 @@ from tests.live_row import PERIOD_S
 from tests.waiting import until
 
 HOUR_S = 3600.0
+DAY_S = 24 * HOUR_S
 LEAP_S = -1.0  # a second is repeated: the kernel sets the clock back
 DRIFT = 0.01
 ACTUATORS = tuple(f"actuator-{node}" for node in NODES)
 EVERYBODY = ("daemon", "recorder", *NODES, *ACTUATORS)
+_SAYS_SO = (": clock: ", "CERTIFICATE_VERIFY_FAILED")  # in its log, with a wrong clock
 _TRUE_WITHIN_S = 0.5 + PERIOD_S  # of the wall clock, that a time just told may be
 _SOURCE = Path(__file__).with_name("clock.c")
 _MOVED = struct.Struct("3d")  # as in clock.c
@@ -135,7 +137,69 @@ class RestartedAtAnotherTime(Fault):
         return plans[-1].epoch == max(plan.epoch for plan in plans)
 
 
+@dataclass
+class StartedBeforeItsClockWasSet(Fault):
+    """The daemon dies, and is started with a clock that is days off or shows 1970; then the clock is set right.
+
+    `judges_age`: certificates are used and plans are signed, so that it is not followed, nor reaches the broker, before
+    its clock is right. Nobody starts it again.
+    """
+
+    by_s: float
+    judges_age: bool = False
+
+    def __post_init__(self) -> None:
+        """Who judges a plan's age follows none meanwhile."""
+        self.deaf = frozenset(NODES if self.judges_age else ())
+
+    def begin(self, row: ChaosRow) -> None:
+        """Kill it, set the clock, start it, and let it say what is wrong: by an event, if it reaches the broker."""
+        row.kill("daemon")
+        _clocks(row).move("daemon", self.by_s)
+        log = row.folder / "daemon.log"
+        before = len(log.read_text())
+        row.start_part("daemon")
+        until(lambda: any(word in log.read_text()[before:] for word in _SAYS_SO), 30.0)
+
+    def end(self, row: ChaosRow) -> None:
+        """Set the clock right."""
+        _clocks(row).move("daemon", 0.0)
+
+    def over(self, row: ChaosRow) -> bool:
+        """Its epoch is the newest, and not of another day."""
+        plans: list[Plan] = [heard.plan for heard in row.ear.listen().plans]
+        newest = max(plan.epoch for plan in plans)
+        return plans[-1].epoch == newest and newest < (time.time() + HOUR_S) * 1e6
+
+
 _STEPS_S = (HOUR_S, -HOUR_S, LEAP_S)
+
+
+@dataclass
+class AgentBeforeItsClockWasSet(Fault):
+    """A node's agent dies, and is started in 1970: it follows the plan as the others do."""
+
+    node: str
+
+    def begin(self, row: ChaosRow) -> None:
+        """Kill it, set the clock, and start it."""
+        row.kill(self.node)
+        _clocks(row).move(self.node, _to_1970_s())
+        row.start_part(self.node)
+
+    def end(self, row: ChaosRow) -> None:
+        """Wait until it follows, and set its clock right."""
+        until(lambda: row.follows(self.node), 30.0)
+        _clocks(row).move(self.node, 0.0)
+
+
+def _to_1970_s() -> float:
+    return 60.0 - time.time()
+
+
+def _unset(run: int) -> float:
+    """By how much a clock is off at a start: two days on, two days back, or at 1970."""
+    return (2 * DAY_S, -2 * DAY_S, _to_1970_s())[run % 3]
 
 
 def _one(run: int, rng: Random) -> Fault:
@@ -182,6 +246,30 @@ CLOCKS = (
         lambda run, _: RestartedAtAnotherTime((-HOUR_S, HOUR_S)[run % 2]),
         may_lose="events in flight",
         events_lost=EVENTS_IN_FLIGHT,
+        place=Clocks,
+    ),
+    Case(
+        "clock-start",
+        "the daemon dies, and is started with a clock 2 days off or at 1970",
+        lambda run, _: StartedBeforeItsClockWasSet(_unset(run)),
+        may_lose="events in flight",
+        events_lost=EVENTS_IN_FLIGHT,
+        place=Clocks,
+    ),
+    Case(
+        "clock-start-agent",
+        "an agent dies, and is started with a clock at 1970",
+        lambda _, rng: AgentBeforeItsClockWasSet(rng.choice(NODES)),
+        silences=True,
+        place=Clocks,
+    ),
+    Case(
+        "clock-start-signed",
+        "the daemon does, where certificates are used and plans are signed",
+        lambda run, _: StartedBeforeItsClockWasSet(_unset(run), judges_age=True),
+        may_lose="events in flight",
+        events_lost=EVENTS_IN_FLIGHT,
+        secured=True,
         place=Clocks,
     ),
 )
