@@ -1,6 +1,7 @@
 """``polcad reproduce dynamollm``: its comparison on the simulated cluster, beside what the paper says.
 
-An hour's systems by what is foreseen, and weeks under one pool and under all levels; each run is a `ClusterOptions`.
+An hour's systems by what is foreseen, a day's, weeks under one pool and under all levels, and what nine pools cost by
+the size of the cluster; each run is a `ClusterOptions`.
 Figures marked [S] were read in arXiv 2408.00741 or its HPCA'25 version; [M] is from memory and proves nothing.
 """
 
@@ -20,7 +21,7 @@ SYSTEMS = ("single-pool", "multi-pool", "scale-instances", "scale-shards", "scal
 WEEK_SYSTEMS = ("single-pool", "dynamo")
 FORECASTING = ("single-pool", "scale-instances", "dynamo")  # and what they are compared with
 HOUR, UNFORESEEN, FORESEEN = "hour", "hour, nothing foreseen", "hour, foreseen as it came"
-CONV, CODE = "week conv", "week code"
+DAY, CONV, CODE = "day", "week conv", "week code"
 HOUR_UTIL = 0.5  # of the servers' time: about the most that nine pools of a fixed size serve on twelve servers
 _PAPER_HOUR = {"multi-pool": 20, "scale-instances": -2, "scale-shards": -6, "scale-clock": -19, "dynamo": -35}
 _PAPER_WEEK = {CONV: -47, CODE: -56}
@@ -30,10 +31,14 @@ FAULTS: Mapping[str, Mapping[str, Any]] = {
     "load twice the forecast": {"surprise": 2.0},
     "a server lost for 20 min": {"lose_server": "1200+1200"},
     "metrics stale for 10 min": {"stale": "1200+600"},
+    "clocks locked at 60 % for 15 min": {"cap": ".6@1200+900"},
+    "25 kW for the row": {"power_budget_w": 25_000.0},
     "objectives a tenth": {"slo_scale": 0.1},
 }
 
 LOADS, MARGINS = (0.3, 0.4, 0.5), (0.0, 0.3, 0.6)  # of the servers' time; above the highest load
+_DAY_HOURS = 24.0
+SIZES, SAME_MARGINS = (12, 24, 40, 80), (0.0, 0.3)  # servers of the same hour, loaded alike
 
 WHY = """\
 - **Which paper.** arXiv 2408.00741 and the HPCA'25 version give different numbers. The percentages of the hour and of
@@ -46,8 +51,16 @@ WHY = """\
   of a fixed size serve on twelve servers with 1 % late. Weeks ask 40 %: one pool for the code then needs nearly
   all of the forty servers. How the paper loads its cluster is not known to us.
 - **What is fixed is made for the peak.** Systems that do not scale instances are sized by the same model as the
-  others, for the highest five minutes of each kind, and 30 % more. With few servers, nine pools round up to whole
-  instances often: that is why many pools cost more here than there, and the less so the larger the cluster.
+  others, for the highest five minutes of each kind, and 30 % more. Kinds are highest at different times, so one pool
+  too has more than the highest five minutes of all requests together and 30 %.
+- **Nine pools cost more here** than there, since twelve servers hold few whole instances: with one margin for both they
+  cost the less, the larger the cluster ("What nine pools cost"). On twelve servers nine pools with 30 % more do not
+  fit; they then keep twice their objectives by estimate, and a kind with one instance is late at the highest clock.
+- **What each system has.** All plan by one model, and learn by what their estimates are off (`policies.dynamo_easing`).
+  One pool and nine have a fixed size, eight GPUs an instance, and the highest clock. Clocks alone add the instance
+  level. Shards alone are fixed by instances: shapes are chosen once for the peak, and anew every five minutes with
+  the GPUs that a pool has. Instances alone, of eight GPUs, are scaled every half hour, merge upwards where pools are
+  small, and are relieved once a minute under too much load. A fixed size keeps its servers; others are emptied.
 - **The load and the margin are our choice**, and the saving hangs on both ("What the saving hangs on").
 - **The past.** The paper's predictor knows weeks of it; of the public hour there is none. So the modelled week of
   conversations is taken to have gone before, at the level of the hour's first five minutes: it knows the time of day
@@ -61,24 +74,29 @@ WHY = """\
   learned half hour by half hour of what has been (`policies.dynamo_easing`). With more, the conversations save more
   still, but the code is later: its requests come in clumps, for which estimates have little to spare.
   How the planner estimates latency was fitted to the simulated instance alone (`polcad.cluster.steady`).
-- **Servers are emptied** when what they hold fits on others: instances start there anew, at the full cost, and requests
-  lose nothing. One pool of whole servers has nothing to gain by it; shapes that come and go leave GPUs unused on many.
+- **Servers are emptied** when what they hold fits on others, but for those of a fixed size: instances start there anew,
+  at the full cost, and requests lose nothing. Shapes that come and go leave GPUs unused on many.
 - **Objectives** are five times what a request alone takes that is as long as its kind may be; a request is late when
   its first token or its mean time between tokens is not within them.
 - **Energy** is that of whole servers that have an instance; GPUs of theirs that no instance uses draw 72 W and their
   share of the server. A server without an instance is given back and draws nothing. "GPUs alone" leaves the rest of the
   servers out, as a paper that reads GPU counters would: a larger part of it moves with clocks and shapes.
-- **Instances or shards** alone save against many pools only, and hardly or not against one: with twelve servers, nine
-  pools round up to whole instances and the servers that hold them. Two GPUs an instance keep so little memory that
-  only short requests can use them.
-- **Late in hours of fixed systems**: of clocks alone more than 1 % is late, since pools that just hold their peak have
-  nothing left when a clock was low a moment ago.
+- **Instances alone** save nothing in the hour. It has two epochs; its load is highest where they meet, so both are
+  sized for the hump, the second for more than ever comes, and the mean load is three quarters of the highest. A day,
+  which has a night, shows what scaling is worth.
+- **Shards alone** save against many pools, and in a day against one; in the hour on twelve servers they do not: pools
+  keep as many instances as their peak needs, of which each makes tokens for few requests nearly all the time, and
+  what a smaller shape frees stays in the pool's servers at 72 W a GPU and a share of the server. Two GPUs an instance
+  keep so little memory that only short requests can use them.
+- **Clocks alone** save most of what they save on the GPUs: see "GPUs alone". In the hour more than 1 % is late, half of
+  it in a kind that one instance of the fixed nine pools serves too late at the highest clock already.
 - **What still bounds weeks.** One pool is given only what its busiest hour needs (30 % more at least), not all
   forty servers. Outputs of code are a few tokens here, so each prompt that comes in between shows in the time between
   tokens: long prompts need many instances, hardly used, whose idle power no clock lowers.
 - **The weeks are made up**: hours, noise and lengths of the public traces, not the traces themselves.
-- **Faults** are those of one hour: with a server lost, or stale metrics, 1 % or a little more is late, though no
-  pool goes down; what was done is on the report page of `polcad simulate cluster`."""
+- **Faults** are those of one hour, in which the load rises by half just while they last. A lower lock or too little
+  power is late for as long as instances take to start, or until load falls; no pool goes down, and what was done is
+  on the report page of `polcad simulate cluster`."""
 
 
 Figures = Mapping[str, Any]
@@ -121,14 +139,31 @@ class Wanted:
             for name in WEEK_SYSTEMS:
                 week = load.removeprefix("week ")
                 runs[load, name] = ClusterOptions(name, self.week_servers, week=week, hours=self.week_hours, **base)
-        return runs
+        hours = min(_DAY_HOURS, self.week_hours)
+        runs |= {
+            (DAY, one): ClusterOptions(one, self.week_servers, week="conv", hours=hours, **base) for one in SYSTEMS
+        }
+        return runs | self._sizes(base | hour)
+
+    def _sizes(self, hour: Mapping[str, Any]) -> dict[tuple[str, str], ClusterOptions]:
+        """One pool and nine, of sizes that are fixed by the same margin."""
+        return {
+            (_size(servers, margin_frac), name): ClusterOptions(name, servers, **hour, margin_frac=margin_frac)
+            for servers in SIZES
+            for margin_frac in SAME_MARGINS
+            for name in ("single-pool", "multi-pool")
+        }
+
+
+def _size(servers: int, margin_frac: float) -> str:
+    return f"{servers} servers, margin {margin_frac}"
 
 
 def run(runs: Runs, processes: int, progress: Callable[[int], None]) -> Results:
     """All runs, the weeks first; `progress` is told of each that ends. ConfigError, before anything runs."""
     for options in runs.values():
         options.model()
-    longest_first = sorted(runs.items(), key=lambda item: not item[0][0].startswith("week"))
+    longest_first = sorted(runs.items(), key=lambda item: not item[0][0].startswith(("week", "day")))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
         keys = {pool.submit(_figures, options): key for key, options in longest_first}
@@ -152,7 +187,9 @@ def document(results: Results, wanted: Wanted) -> str:
             _made_by(wanted),
             "",
             *_hours(results),
+            *_day(results),
             *_weeks(results),
+            *_pools(results),
             *_bases(results),
             *_faults(results),
             "## Where ours differ, and why",
@@ -219,6 +256,33 @@ def _row(results: Results, load: str, name: str, paper: int | None) -> Sequence[
 
 def _percent(one: Figures, base: Figures, name: str) -> str:
     return f"{100 * (one[name] / base[name] - 1):+.1f}"
+
+
+def _day(results: Results) -> Iterator[str]:
+    said = "The first day of the week below, from Monday, 00:00 UTC, on as many servers: 48 epochs instead of two."
+    rows = [_row(results, DAY, name, None) for name in SYSTEMS]
+    yield from ("## One day of conversations", "", said, "", *table((*_HEAD, *_COSTS), rows))
+
+
+def _pools(results: Results) -> Iterator[str]:
+    rows = []
+    for servers in SIZES:
+        cells = []
+        for margin_frac in SAME_MARGINS:
+            one, nine = (results[_size(servers, margin_frac), name] for name in ("single-pool", "multi-pool"))
+            servers_used = f"{one['gpus_mean'] / 8:.0f} and {nine['gpus_mean'] / 8:.0f}"
+            cells += [servers_used, _percent(nine, one, "energy_kwh"), f"{_late(one)}, {_late(nine)}"]
+        rows.append((str(servers), *cells))
+    heads = [(f"servers used, + {margin:.0%}", "energy %", "late") for margin in SAME_MARGINS]
+    yield from (
+        "## What nine pools cost",
+        "",
+        "One pool and nine in the same hour, of eight GPUs an instance, at the same load for a server, with the same",
+        "margin above what each kind asks for at its highest: nine pools round up to whole instances nine times, and",
+        "each of them by itself must keep its slowest hundredth.",
+        "",
+        *table(("servers there", *(name for head in heads for name in head)), rows),
+    )
 
 
 def _weeks(results: Results) -> Iterator[str]:

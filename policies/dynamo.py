@@ -2,16 +2,17 @@
 
 Three levels, each at its own period. The cluster level (30 min) says how many instances of what shape each pool has,
 sized for the peak of the next epoch (`dynamo_cluster`, `dynamo_sizing`), by objectives that are eased as far as what is
-measured allows (`dynamo_easing`). The pool level (5 min) changes tensor
-parallelism with the GPUs that the pool has, where that pays back (`dynamo_pool`). The instance level (each call, say
-every 5 s) takes the lowest-energy clock that keeps the objectives under the load now (`dynamo_clocks`). Levels can be
-left out (`dynamo_options`), so the published systems are options of this one.
+measured allows (`dynamo_easing`). The pool level (5 min) changes tensor parallelism with the GPUs that the pool has,
+where that pays back (`dynamo_pool`). The instance level (each call, say every 5 s) takes the lowest-energy clock that
+keeps the objectives under the load now (`dynamo_clocks`). Levels can be left out (`dynamo_options`), so the published
+systems are options of this one.
 
 What it answers when things go wrong, in each plan's `why`: more load than foreseen is met with the highest clock at
 once, as are first tokens that engines tell are late; with another shape of the pool's GPUs; and, once a minute, with
-more GPUs for that pool alone, before the load is too much; lost GPUs, or a budget that fell, with a new sizing at once;
-metrics that have stopped with what was planned last, at the highest clock. What a sizing concedes, `dynamo_cluster`
-tells; what becomes of single requests, `dynamo_rescue`.
+more GPUs for that pool alone, before the load is too much; with a new sizing where the row has no power left for that,
+as at once for lost GPUs, or a budget that fell; metrics that have stopped with what was planned last, at the highest
+clock and for the objectives themselves, and more where the peak foreseen last needs it. What a sizing concedes,
+`dynamo_cluster` tells; what becomes of single requests, `dynamo_rescue`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from math import inf
 from polcad.cluster.nouns import ClusterView, Demand, PoolPlan
 from polcad.cluster.profiles import LLAMA2_70B_H100, Profile
 from policies.dynamo_clocks import ClockTable, Loaded, within
-from policies.dynamo_cluster import Sized, relieved, size
+from policies.dynamo_cluster import Sized, attainable, ready_for, relieved, size
 from policies.dynamo_easing import Easing
 from policies.dynamo_options import Options
 from policies.dynamo_pool import Reshaping
@@ -45,23 +46,26 @@ class Dynamo:
         self._tables: dict[str, ClockTable] = {}
         self._cluster_t = self._pool_t = self._relief_t = -inf
         self._cap_frac = 1.0
+        self._blind = False  # the load now is not known
 
     def decide(self, view: ClusterView) -> tuple[PoolPlan, ...]:
         """What each pool should be now; together the plans serve all kinds."""
         stale = self._stale(view)
         if why := self._cluster_due(view, stale=bool(stale)):
             self._easing.learn(view)
-            aimed = replace(view, slo=self._easing.aims(view.slo))
-            self._sized = size(self._profile, self._options, aimed, why)
-            self._cluster_t = self._pool_t = view.t
-            self._renew_tables(view)
-        elif not stale and (late := self._overloaded(view)):
+            self._size(view, why)
+        elif stale and not self._blind:
+            self._brace(view)
+        elif not stale and view.t >= self._cluster_t + self._options.cluster_s:
+            self._aim(view)
+        elif not stale and (late := self._overloaded(view, self._options.headroom_frac)):
             self._relieve(view, late)
         elif view.t >= self._pool_t + self._options.pool_s and not stale:
             self._pool_t = view.t
             self._reshape(view, [plan.pool for plan in self._sized.plans])
         elif abs(view.cap_clock_frac - self._cap_frac) > _SAME_FRAC:
             self._renew_tables(view)
+        self._blind = bool(stale)
         return self._clocked(view, stale)
 
     def table(self, pool: str) -> ClockTable:
@@ -76,6 +80,36 @@ class Dynamo:
             return ""
         return "new epoch" if view.t >= self._cluster_t + self._options.cluster_s else ""
 
+    def _size(self, view: ClusterView, why: str) -> None:
+        """The cluster level."""
+        aimed = replace(view, slo=self._easing.aims(view.slo))
+        self._sized = size(self._profile, self._options, aimed, why)
+        self._cluster_t = self._pool_t = view.t
+        self._renew_tables(view)
+
+    def _aim(self, view: ClusterView) -> None:
+        """What an epoch teaches where instances stand."""
+        self._easing.learn(view)
+        self._set_objectives(view)
+        self._cluster_t = view.t
+
+    def _brace(self, view: ClusterView) -> None:
+        """The load will not be told: aim at the objectives themselves, with room for the peak that was foreseen."""
+        self._easing.forget()
+        self._set_objectives(view)
+        if not self._options.instances:
+            return
+        coming = replace(view, demand=ready_for(view, self._options.reshape_headroom_frac))
+        if late := self._overloaded(coming, 0.0):
+            self._sized = relieved(self._profile, self._options, view, self._sized, late, "room for what nobody tells")
+            self._renew_tables(view)
+
+    def _set_objectives(self, view: ClusterView) -> None:
+        """Let clocks and shapes aim at what `_easing` says now."""
+        aimed = replace(view, slo=self._easing.aims(view.slo))
+        self._sized = replace(self._sized, slo=attainable(self._profile, self._options, aimed))
+        self._renew_tables(view)
+
     def _misfit(self, view: ClusterView) -> str:
         """Why the last plans cannot stand; "" when they can."""
         plans, gpus = self._sized.plans, self._sized.gpus
@@ -88,22 +122,32 @@ class Dynamo:
             return f"{power_w:.0f} W were planned, the row has {view.power_budget_w:.0f} W"
         return ""
 
-    def _overloaded(self, view: ClusterView) -> list[str]:
+    def _overloaded(self, view: ClusterView, headroom_frac: float) -> list[str]:
         """Pools whose planned instances keep the objectives at no clock under the load now and some headroom."""
-        factor = 1.0 + self._options.headroom_frac
+        factor = 1.0 + headroom_frac
         return [plan.pool for plan in self._sized.plans if not self._answers(view, plan, plan.instances / factor)]
 
     def _answers(self, view: ClusterView, plan: PoolPlan, instances: float) -> bool:
         return self._tables[plan.pool].answers(_requests_per_s(view, plan) / (instances or 1.0))
 
     def _relieve(self, view: ClusterView, late: Sequence[str]) -> None:
-        """Pools with too much load: another shape of the GPUs that they hold; once a minute, more GPUs."""
+        """Pools with too much load: another shape of the GPUs that they hold; once a minute, more GPUs.
+
+        Where the row has too little power left for that, all is sized anew, so that pools with more than they need give
+        some.
+        """
+        options = self._options
         self._reshape(view, late)
-        late = self._overloaded(view)
-        if late and self._options.instances and view.t >= self._relief_t + _RELIEF_S:
-            self._sized = relieved(self._profile, self._options, view, self._sized, late)
-            self._relief_t = view.t
-            self._renew_tables(view)
+        late = self._overloaded(view, options.headroom_frac)
+        if not late or not options.instances or view.t < self._relief_t + _RELIEF_S:
+            return
+        self._sized = relieved(self._profile, options, view, self._sized, late, "more load than foreseen")
+        self._relief_t = view.t
+        self._renew_tables(view)
+        if view.power_budget_w is None or view.t < self._cluster_t + options.pool_s:
+            return
+        if self._overloaded(view, options.headroom_frac):
+            self._size(view, "more load than foreseen, and too little power left for it")
 
     def _reshape(self, view: ClusterView, pools: Sequence[str]) -> None:
         """The pool level."""

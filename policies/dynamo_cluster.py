@@ -69,7 +69,15 @@ def size(profile: Profile, options: Options, view: ClusterView, why: str) -> Siz
     return Sized.anew((_last_resort(profile, options, view, asked, why),), slo, _TRIES[-1][0])
 
 
-def relieved(profile: Profile, options: Options, view: ClusterView, sized: Sized, late: Container[str]) -> Sized:
+def attainable(profile: Profile, options: Options, view: ClusterView) -> Mapping[Kind, Slo]:
+    """The objectives, eased for kinds that no instance keeps."""
+    asked = Asked(ready_for(view, options.headroom_frac), view.slo)
+    return Sizing(profile, options.bounds(profile, view, 1.0)).attainable(asked)[0]
+
+
+def relieved(
+    profile: Profile, options: Options, view: ClusterView, sized: Sized, late: Container[str], why: str
+) -> Sized:
     """The plans, with more GPUs or another shape for the pools in `late`, as far as GPUs and power are left.
 
     Nothing else moves: what is shrunk or split while load rises is missing for as long as instances take to start.
@@ -91,7 +99,7 @@ def relieved(profile: Profile, options: Options, view: ClusterView, sized: Sized
                 if way.gpus >= had and way.power_w + unused_w(profile, kept + way.gpus, used + way.gpus) <= most_w
             ]
             if best := min(ways, key=lambda way: way.power_w + way.change_w, default=None):
-                plans[pool] = held[pool] = planned(best, "more load than foreseen")
+                plans[pool] = held[pool] = planned(best, why)
     return replace(sized, plans=tuple(plans.values()), held=held)
 
 

@@ -37,6 +37,10 @@ class Easing:
                 self._moved(factor.tbt_s, took.tbt_s, asked.tbt_s),
             )
 
+    def forget(self) -> None:
+        """Aim at the objectives themselves: what was measured no longer tells what is."""
+        self._factors.clear()
+
     def aims(self, slo: Mapping[Kind, Slo]) -> dict[Kind, Slo]:
         """What plans are to aim at for these objectives."""
         factors = {kind: self._factors.get(kind, _NONE) for kind in slo}

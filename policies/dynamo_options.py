@@ -54,12 +54,11 @@ class Options:
 
     def bounds(self, profile: Profile, view: ClusterView, easing: float) -> Bounds:
         """What a sizing of the cluster may use; `easing`: times the objectives."""
-        scaled = self.shards and self.instances  # where instances are not, the pool level alone changes shards
         return Bounds(
             gpus=view.gpus,
             power_w=inf if view.power_budget_w is None else view.power_budget_w,
             clocks_frac=self.clocks_frac(profile, view.cap_clock_frac),
-            tensor_parallels=profile.tensor_parallels if scaled else (self.tensor_parallel,),
+            tensor_parallels=profile.tensor_parallels if self.shards else (self.tensor_parallel,),
             epoch_s=self.cluster_s,
             payback_frac=self.payback_frac,
             slo_margin=easing * self.slo_margin,

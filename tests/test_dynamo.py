@@ -101,10 +101,17 @@ def test_a_change_that_does_not_pay_back_is_not_planned() -> None:
 def test_a_reshape_is_planned_only_where_it_pays_back() -> None:
     for reshape_s, reshapes in ((0.1, True), (1e6, False)):
         planner = Dynamo(replace(P, reshape_s=reshape_s), SYSTEMS["scale-shards"])
-        planner.decide(view_of(1.0, 1.0))
-        plans = planner.decide(view_of(1.0, 1.0, t=300.0))
-        assert any(plan.shape.tensor_parallel < 8 for plan in plans) is reshapes
-        assert ("reshaped from 1 x TP8: saves" in said(plans)) is reshapes
+        before = gpus_of(planner.decide(view_of(8.0, 8.0)))
+        plans = planner.decide(view_of(1.0, 8.0, t=300.0))
+        assert (gpus_of(plans) < before) is reshapes
+        assert ("reshaped from 1 x TP4: saves" in said(plans)) is reshapes
+
+
+def test_where_shards_are_chosen_a_fixed_size_is_made_of_the_shapes_that_the_peak_needs() -> None:
+    many, shards = (
+        gpus_of(Dynamo(P, SYSTEMS[name]).decide(view_of(8.0, 8.0))) for name in ("multi-pool", "scale-shards")
+    )
+    assert shards < many
 
 
 def test_a_pool_may_leave_gpus_unused_and_has_them_back_when_load_rises() -> None:
@@ -236,6 +243,27 @@ def test_without_metrics_the_last_plans_stand_at_the_highest_clock() -> None:
     assert "the load has not been known for over 60 s" in said(stale)
     fresh = planner.decide(view_of(30.0, 30.0, t=3605.0, measured_t=3605.0))
     assert gpus_of(fresh) < gpus_of(before)
+
+
+def test_without_metrics_there_is_room_for_the_peak_that_was_foreseen_last() -> None:
+    planner = Dynamo()
+    before = gpus_of(planner.decide(view_of(60.0, 60.0, measured_t=0.0)))
+    stale = planner.decide(view_of(60.0, 120.0, t=100.0, measured_t=5.0))
+    assert gpus_of(stale) > before
+    assert "room for what nobody tells" in said(stale)
+    assert gpus_of(planner.decide(view_of(60.0, 240.0, t=105.0, measured_t=5.0))) == gpus_of(stale)  # once
+
+
+def test_where_power_is_short_pools_with_more_than_they_need_give_some_to_one_with_too_much_load() -> None:
+    budget_w = 1.05 * sum(plan.power_w for plan in Dynamo().decide(view_of(60.0, 60.0)))
+    planner, asked = Dynamo(), demand_of(20.0)
+    asked[KINDS[8]] = asked[KINDS[8]].times(6.0)
+    before = planner.decide(view_of(20.0, 60.0, power_budget_w=budget_w))
+    for t in (5.0, 300.0):
+        plans = planner.decide(replace(view_of(20.0, 60.0, t=t, power_budget_w=budget_w), demand=asked))
+    assert gpus_of(plans[-1:]) > gpus_of(before[-1:])
+    assert "too little power left for it" in said(plans)
+    assert sum(plan.power_w for plan in plans) <= budget_w
 
 
 def test_an_objective_that_no_shape_keeps_is_eased_for_its_kind_alone() -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from polcad.cluster.nouns import KINDS, ClusterView, Slo
+from polcad.cluster.nouns import KINDS, ClusterView, PoolPlan, Slo
 from polcad.cluster.profiles import LLAMA2_70B_H100
 from policies.dynamo import Dynamo
 from policies.dynamo_cluster import gpus_of, unused_w
@@ -51,12 +51,37 @@ def test_a_period_is_learned_from_once_and_what_nobody_measured_leaves_objective
     assert easing.aims(view.slo)[KIND].ttft_s == pytest.approx(1.1 * view.slo[KIND].ttft_s)
 
 
+def eased(planner: Dynamo, epochs: int = 6) -> tuple[tuple[PoolPlan, ...], ClusterView]:
+    """A planner after epochs in which all were well within twice the usual objectives, and what it saw last."""
+    view = view_of(12.0, 13.0, slo={kind: Slo(2 * one.ttft_s, 2 * one.tbt_s) for kind, one in SLO.items()})
+    for epoch in range(epochs):
+        plans = planner.decide(told(view, epoch, 0.5))
+    return plans, replace(view, t=view.t + (epochs - 1) * PERIOD_S)
+
+
+def test_clocks_of_a_fixed_size_learn_it_too() -> None:
+    fixed = Options(instances=False, shards=False)
+    drawn_w = [
+        sum(plan.now_w for plan in eased(Dynamo(LLAMA2_70B_H100, replace(fixed, ease_most=most)), epochs=2)[0])
+        for most in (1.0, 1.4)
+    ]
+    assert drawn_w[1] < drawn_w[0]
+
+
+def test_what_was_learned_is_forgotten_when_nothing_is_measured() -> None:
+    drawn_w = []
+    for measured_s in (100.0, 0.0):  # fresh, and a time without news
+        planner = Dynamo(LLAMA2_70B_H100)
+        _, view = eased(planner, epochs=2)
+        planner.decide(replace(view, t=view.t + 100.0, measured_t=view.t + measured_s))
+        drawn_w.append(sum(plan.now_w for plan in planner.decide(replace(view, t=view.t + 105.0))))
+    assert drawn_w[1] > drawn_w[0]
+
+
 def test_a_planner_whose_engines_are_quicker_than_estimated_draws_less() -> None:
-    drawn_w, slo = [], {kind: Slo(2 * one.ttft_s, 2 * one.tbt_s) for kind, one in SLO.items()}
+    drawn_w = []
     for most in (1.0, 1.4):
-        planner, view = Dynamo(LLAMA2_70B_H100, Options(ease_most=most)), view_of(12.0, 13.0, slo=slo)
-        for epoch in range(6):
-            plans = planner.decide(told(view, epoch, 0.5))
+        plans, _ = eased(Dynamo(LLAMA2_70B_H100, Options(ease_most=most)))
         gpus = sum(map(gpus_of, plans))
         drawn_w.append(sum(plan.power_w for plan in plans) + unused_w(LLAMA2_70B_H100, gpus, gpus))
     assert drawn_w[1] < 0.98 * drawn_w[0]

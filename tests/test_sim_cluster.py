@@ -181,9 +181,9 @@ def plan(pool: str, instances: int, shape: Shape, kinds: Sequence[int] = range(9
     return PoolPlan(pool, tuple(KINDS[place] for place in kinds), instances, shape, Demand(), 0.0, "asked")
 
 
-def deployed(servers: int = 2, **plans: tuple[int, int]) -> tuple[Engines, Deployment]:
+def deployed(servers: int = 2, *, packs: bool = True, **plans: tuple[int, int]) -> tuple[Engines, Deployment]:
     engines = Engines(PROFILE, slots_of(PROFILE, servers), SLO)
-    deployment = Deployment(engines, PROFILE, servers)
+    deployment = Deployment(engines, PROFILE, servers, packs=packs)
     deployment.apply(0.0, [plan(pool, number, Shape(tp)) for pool, (number, tp) in plans.items()], at_once=True)
     return engines, deployment
 
@@ -232,6 +232,48 @@ def test_servers_whose_instances_fit_on_others_are_emptied_at_the_cost_of_a_star
     assert deployment.running(500.0)["ll"].instances == 2
     assert deployment.changes["moved to another server"] == 1
     assert deployment.changes["started"] == 3
+
+
+def test_a_cluster_of_a_fixed_size_keeps_its_servers() -> None:
+    _, deployment = deployed(servers=2, packs=False, ll=(2, 8))
+    for t in (5.0, 65.0, 1000.0):
+        deployment.apply(t, [plan("ll", 2, Shape(4))])
+    assert (deployment.gpus, deployment.census().unused) == (8, 8)
+
+
+def pools(small: int, large: int, clocks: tuple[float, float]) -> list[PoolPlan]:
+    """Of four GPUs an instance."""
+    kinds = (range(3), range(3, 9))
+    plans = zip(("sl", "ll"), (small, large), clocks, kinds, strict=True)
+    return [plan(pool, number, Shape(4, clock), which) for pool, number, clock, which in plans]
+
+
+def clocks_of(deployment: Deployment) -> list[float]:
+    return sorted(shape.clock_frac for shape in deployment.shapes.values())
+
+
+def test_who_helps_a_pool_that_is_not_complete_runs_at_its_clock_where_that_is_faster() -> None:
+    _, deployment = deployed(servers=4, ll=(2, 4))
+    deployment.apply(0.0, [plan("ll", 2, Shape(4, 0.5))])
+    deployment.apply(5.0, pools(4, 2, (1.0, 0.5)))  # who served short ones before helps until those start
+    assert clocks_of(deployment)[:2] == [1.0, 1.0]
+    ready_s = 5.0 + PROFILE.start_s
+    deployment.apply(ready_s, pools(4, 2, (1.0, 0.5)))
+    assert clocks_of(deployment) == [0.5, 0.5, 1.0, 1.0, 1.0, 1.0]
+
+
+def test_a_pool_that_lost_instances_is_helped_by_the_next_larger_until_it_is_complete() -> None:
+    engines, deployment = deployed(servers=3)
+    both = pools(2, 2, (1.0, 0.5))
+    deployment.apply(0.0, both, at_once=True)
+    deployment.apply(0.0, both)
+    assert clocks_of(deployment) == [0.5, 0.5, 1.0, 1.0]
+    deployment.lose(5.0)  # with both of the smaller pool
+    deployment.apply(5.0, both)
+    assert clocks_of(deployment)[:2] == [1.0, 1.0]
+    engines.advance(5.0 + PROFILE.start_s)
+    deployment.apply(5.0 + PROFILE.start_s, both)
+    assert clocks_of(deployment) == [0.5, 0.5, 1.0, 1.0]
 
 
 def test_nothing_is_moved_where_no_server_would_be_emptied() -> None:

@@ -73,7 +73,7 @@ class Cluster:
         """The servers, without an instance."""
         slots = slots_of(model.profile, model.servers)
         engines = Engines(model.profile, slots, self._slo, by_weight=model.in_turns)
-        return engines, Deployment(engines, model.profile, model.servers)
+        return engines, Deployment(engines, model.profile, model.servers, packs=not model.provisioned)
 
     def run(self, progress: Callable[[int], None]) -> ClusterResult:
         """To the end."""

@@ -4,11 +4,12 @@ GPUs of a pool that is to have another shape are given it (`Profile.reshape_s`; 
 instance too many serves another pool that needs its shape, at once, or gives its GPUs to another shape. Only what is
 still missing is started anew (`Profile.start_s`, drawing power). What is left over takes no new requests, and is
 switched off when it is empty, but not before its successors serve. While a pool is far from complete, those that
-served its kinds before help it; a pool that has nobody is served by the next larger one.
+served its kinds before help it, at its clock where that is faster; a pool that has nobody, or lost some with a server,
+is helped by the next larger one.
 
-When plans have stood for a minute, servers whose instances fit on others are emptied (`packing`): each instance is
-started anew elsewhere, at the full cost of that, and serves where it is until then. A pool that wants GPUs back which
-it left unused may then find them taken, and has to start others.
+When plans have stood for a minute, servers whose instances fit on others are emptied (`packing`), unless the cluster is
+of a fixed size: each instance is started anew elsewhere, at the full cost of that, and serves where it is until then. A
+pool that wants GPUs back which it left unused may then find them taken, and has to start others.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 
 from polcad.cluster.nouns import KINDS, Kind, PoolPlan, Running, Shape, name_of
 from polcad.cluster.profiles import Profile
@@ -55,7 +56,8 @@ class Census:
 class Deployment:
     """The instances of a cluster; times are seconds since the start, and never go back."""
 
-    def __init__(self, engines: Engines, profile: Profile, servers: int) -> None:
+    def __init__(self, engines: Engines, profile: Profile, servers: int, *, packs: bool = True) -> None:
+        """`packs`: whether servers are emptied and given back; a cluster of a fixed size keeps them."""
         self.changes: Counter[str] = Counter()
         self._engines, self._profile = engines, profile
         self._instances: dict[int, Instance] = {}
@@ -64,7 +66,10 @@ class Deployment:
         self._limit_frac = [1.0] * servers  # of the maximum clock
         self._plans: dict[str, PoolPlan] = {}
         self._members: dict[Kind, tuple[int, ...]] = {}  # who serves a kind
+        self._bereft: set[str] = set()  # pools that lost instances, until they are complete again
+        self._helped: dict[int, set[str]] = {}  # by slot, the pools that an instance helps
         self._asked: tuple[object, ...] = ()
+        self._settled_s = _SETTLED_S if packs else inf  # that plans stand, before servers are emptied
         self._pack_s = 0.0  # when servers may be emptied
         self._next_s = 0.0  # when instances that start, or empty ones, are to be looked at
 
@@ -100,7 +105,7 @@ class Deployment:
         self._plans = {plan.pool: plan for plan in plans}
         asked = tuple((plan.pool, plan.kinds, plan.instances, plan.shape.tensor_parallel) for plan in plans)
         if asked != self._asked:
-            self._asked, self._pack_s = asked, t + _SETTLED_S
+            self._asked, self._pack_s = asked, t + self._settled_s
             self._reconcile(t, at_once=at_once)
         elif t >= self._next_s or (t >= self._pack_s and self._pack(t)):
             self._reconcile(t)
@@ -113,6 +118,7 @@ class Deployment:
         self._room[server] = 0
         for one in gone:
             del self._instances[one.slot]
+        self._bereft |= {one.pool for one in gone}
         self._deal(t)
         for one in gone:
             self._switch_off(one, t, kept=False)
@@ -164,7 +170,7 @@ class Deployment:
         instances = self._instances.values()
         if any(one.draining or one.moving or one.ready_s > t for one in instances):
             return False
-        self._pack_s = float("inf")
+        self._pack_s = inf
         held: dict[int, list[int]] = {}
         for one in instances:
             held.setdefault(one.server, []).append(one.shape.tensor_parallel)
@@ -308,28 +314,43 @@ class Deployment:
         serving = [one for one in self._instances.values() if not one.draining and one.ready_s <= t + _SOON_S]
         ready = {pool: [one.slot for one in serving if one.pool == pool] for pool in self._plans}
         slots = {one.slot for one in serving}
+        self._bereft = {pool for pool in self._bereft & set(ready) if len(ready[pool]) < self._plans[pool].instances}
         self._members = {
             kind: self._members_of(kind, plan, ready, slots) for plan in self._plans.values() for kind in plan.kinds
         }
+        self._helped = self._helpers()
         groups: dict[tuple[int, ...], list[Kind]] = {}
         for kind, members in self._members.items():
             groups.setdefault(members or (LOBBY,), []).append(kind)
         self._engines.deal({tuple(kinds): members for members, kinds in groups.items()})
         self._engines.leave_lobby(t)
 
+    def _helpers(self) -> dict[int, set[str]]:
+        """Who serves kinds of other pools, by slot; and which pools' those are."""
+        found: dict[int, set[str]] = {}
+        for pool, plan in self._plans.items():
+            for slot in {slot for kind in plan.kinds for slot in self._members[kind]}:
+                if self._instances[slot].pool != pool:
+                    found.setdefault(slot, set()).add(pool)
+        return found
+
     def _members_of(
         self, kind: Kind, plan: PoolPlan, ready: Mapping[str, Sequence[int]], serving: Collection[int]
     ) -> tuple[int, ...]:
-        """Who serves a kind: its pool; who did so before helps while that is far from complete; else any."""
+        """Who serves a kind: its pool; who did so before helps while that is far from complete.
+
+        Where it has nobody, or has lost some, the next larger pool that serves helps.
+        """
         own = list(ready[plan.pool])
         if len(own) < _ENOUGH_FRAC * plan.instances:
             own += [slot for slot in self._members.get(kind, ()) if slot in serving and slot not in own]
-        if own:
+        if own and plan.pool not in self._bereft:
             return tuple(own)
         pools = sorted(self._plans.values(), key=lambda each: KINDS.index(each.kinds[-1]))
         place = pools.index(plan)
-        larger_first = (*pools[place:], *pools[:place][::-1])
-        return next((tuple(ready[each.pool]) for each in larger_first if ready[each.pool]), ())
+        larger_first = (*pools[place + 1 :], *pools[:place][::-1])
+        helpers = next((ready[each.pool] for each in larger_first if ready[each.pool]), ())
+        return (*own, *(slot for slot in helpers if slot not in own))
 
     def _switch_off(self, one: Instance, t: float, *, kept: bool) -> None:
         self._engines.empty(one.slot, t, kept)
@@ -345,7 +366,7 @@ class Deployment:
                 self._switch_off(one, t, kept=True)
         starting = [one.ready_s for one in self._instances.values() if one.ready_s > t]
         left = any(one.draining for one in self._instances.values())
-        self._next_s = t if left else min(starting, default=float("inf"))
+        self._next_s = t if left else min(starting, default=inf)
 
     def _set_clocks(self, t: float) -> None:
         """Send clocks that have changed to instances that serve."""
@@ -353,9 +374,14 @@ class Deployment:
             plan = self._plans.get(one.pool)
             if plan is None or one.ready_s > t:
                 continue
-            clock_frac = min(plan.shape.clock_frac, self._limit_frac[one.server])
+            clock_frac = min(self._clock_frac(one, plan), self._limit_frac[one.server])
             if one.shape.clock_frac != clock_frac:
                 self._set_clock(t, one, clock_frac)
+
+    def _clock_frac(self, one: Instance, plan: PoolPlan) -> float:
+        """What its pool plans, or a pool that it helps, whichever is faster."""
+        helped = (self._plans[pool] for pool in self._helped.get(one.slot, ()) if pool in self._plans)
+        return max(each.shape.clock_frac for each in (plan, *helped))
 
     def _set_clock(self, t: float, one: Instance, clock_frac: float) -> None:
         one.shape = Shape(one.shape.tensor_parallel, clock_frac)
