@@ -35,7 +35,7 @@ LED = ("$MQTT_sess", "$MQTT_msgs", "", "$MQTT_rmsgs")  # "": JetStream as a whol
 PLAN_S, EVENT_EVERY = 0.1, 5
 AT_ONCE_S = 1.5  # within which a link notices that its node was killed
 CALM_S, LONGEST_S = 3.0, 60.0
-LATE_S = 10.0  # for events that waited until the nodes had agreed on who leads
+LATE_S = 20.0  # for events that waited until the nodes had agreed on who leads
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """One connection to the broker after the other, for as long as a link lives: `polcad.mqtt` has one lane, or two.
 
 * It reconnects for ever, with a wait of random length that doubles, so that a row of nodes does not return as one.
-* Of a cluster it tries one node after the other, and waits once it has tried all.
+* Of a cluster it tries one node after the other, its own first but the one that it lost last, and waits once it has
+  tried all. So lanes that begin at several nodes are not all at one, however many were lost and came back.
 * Every connection starts the same way: subscribe, say the birth messages, then all that waits.
 * A stop is clean: the farewell is said, then DISCONNECT, so that the last will stays unsaid. A crash leaves the will.
 """
@@ -12,7 +13,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from random import Random
 
 from polcad.backlog import Counters, Inbox, Outbox
@@ -102,9 +102,11 @@ class Lane:
         be about to be renewed.
         """
         loop = asyncio.get_running_loop()
-        for node in cycle(self._nodes):
-            tried_s = loop.time()
-            all_tried = node is self._nodes[-1]
+        to_try: list[BrokerSpec] = []
+        while True:
+            to_try = to_try or list(self._nodes)
+            node, tried_s = to_try.pop(0), loop.time()
+            all_tried = not to_try
             try:
                 await self._connect_and_serve(node)
             except (UnavailableError, ConfigError) as error:
@@ -113,6 +115,8 @@ class Lane:
                     raise
                 self._warn_once(f"{error}; trying again")
             came_up = self._connected_s is not None and self._connected_s >= tried_s
+            if came_up:
+                to_try = [*(each for each in self._nodes if each is not node), node]
             if came_up or all_tried:
                 await asyncio.sleep(self._backoff.wait_s(loop.time() - tried_s if came_up else 0.0))
 

@@ -458,6 +458,35 @@ def test_a_link_whose_node_dies_goes_on_at_another(mosquitto: StartMosquitto) ->
 
 
 @integration
+def test_who_listens_to_events_does_so_at_several_nodes_however_many_were_lost_and_takes_each_once(
+    mosquitto: StartMosquitto,
+) -> None:
+    brokers = [mosquitto() for _ in range(3)]
+    spec = BrokerSpec(port=brokers[0].port, more_hosts=tuple(f"127.0.0.1:{broker.port}" for broker in brokers[1:]))
+
+    async def live() -> None:
+        async with ear(spec, EVENT) as hearing:
+
+            def at() -> list[int]:
+                connections = [lane.connection for lane in hearing.link._lanes]
+                return [connection._spec.port for connection in connections if connection]
+
+            assert sorted(at()) == sorted(broker.port for broker in brokers)
+            for lost in brokers * 2:
+                lost.stop(signal.SIGKILL)
+                await eventually(lambda lost=lost: len(at()) == 3 and lost.port not in at(), at, 15.0)  # type: ignore[misc]  # mypy knows no default here
+                lost.start()
+                assert len(set(at())) > 1
+            for port in {*at()}:
+                async with make_link(BrokerSpec(port=port), Presence("speaker")).opened() as speaker:
+                    await speaker.publish(Message(EVENT.topic, b"told", 1))
+            await hearing.until(b"told")
+            assert hearing.payloads == [b"told"]
+
+    asyncio.run(live())
+
+
+@integration
 def test_what_waits_for_a_broker_that_hangs_is_the_newest(mosquitto: StartMosquitto) -> None:
     broker = mosquitto()
     spec = BrokerSpec(port=broker.port)
