@@ -30,8 +30,9 @@ _COLUMNS = (
 )
 _HEAD = """# {title}
 
-By `make chaos {which}`: {runs}, seed {seed}, {jobs} rows at the same time
-on {cores} cores that had a load of {load:.1f} before, Python {python}, {took:.0f} s. One case alone:
+By `make chaos {which}`: {runs},
+seed {seed}, {jobs} rows at the same time on {cores} cores that had a load of {load:.1f} before, Python {python},
+{took:.0f} s. One case alone:
 `make chaos ARGS="--only kill-daemon --runs 3"`; `--stretch 10` leaves all broken ten times as long.
 
 Real processes on real parts: three nodes of two fake A100 boards (the C fake of NVML), each with its agent and
