@@ -24,7 +24,7 @@ _LAST = 2**52  # of the year 2112: who says more leaves no room for others
 _APART_S = 3600.0  # clocks that differ by less do not matter
 _HEALED_S = 20.0  # more than any tick
 _FORGOTTEN_S = 3600.0  # no signature is let pass that is older (`signing.max_age_s`), so that nothing can be replayed
-_SET_T = 1_735_689_600.0  # 2025: a clock that shows less was never set, and says nothing
+_SET_T = 1_735_689_600.0  # 2025: a clock that shows less, or more than `_LAST`, was never set, and says nothing
 
 
 def epoch_at(t: float) -> int:
@@ -165,7 +165,7 @@ class Rank:
     def note_clock(self, name: str, said_t: float, t: float) -> None:
         """Compare clocks: a follower's word of `said_t` by its own arrived at `t`."""
         ahead_s = said_t - t
-        if said_t < _SET_T or -_APART_S < ahead_s < _APART_S:
+        if not _SET_T <= said_t < _LAST / _EPOCHS_PER_S or -_APART_S < ahead_s < _APART_S:
             if self._apart_s:
                 self._apart_s.pop(name, None)
         elif name in self._voters:
@@ -184,9 +184,9 @@ class Rank:
         return t + self.behind_s()
 
     def mend(self, t: float) -> float:
-        """Take the epoch anew where this clock is wrong and nobody follows it yet; by how much the clock is behind."""
+        """Take the epoch anew where this clock is wrong and nothing was said yet; by how much the clock is behind."""
         behind_s = self.behind_s()
-        if behind_s and not self._followed and not self._mended:
+        if behind_s and not self._begun and not self._mended:
             self._mended = True
             self.epoch = epoch_at(t + behind_s)
         return behind_s

@@ -23,6 +23,7 @@ class Account:
         self.name = spec.name
         self.granted_w: float | None = None  # None: nothing was said to it yet
         self.power_w = self.demand_w = 0.0
+        self.taken_t = float("inf")  # when it first took a word of this daemon
         self._site, self._spec = site, spec
         self._status: RowStatus | None = None  # its last word, once it was seen to speak now
         self._known = (-1, -1)  # epoch and sequence of its last word
@@ -66,7 +67,7 @@ class Account:
         told = status.allowance
         if told is None or told.epoch != epoch or told.seq <= self._confirmed:
             return
-        self._confirmed, self._answered_t = told.seq, t
+        self._confirmed, self._answered_t, self.taken_t = told.seq, t, min(t, self.taken_t)
         began = [seq for seq, _ in self._sent if seq <= told.seq]
         if began:
             self._sent = [(seq, grant_w) for seq, grant_w in self._sent if seq >= began[-1]]

@@ -10,11 +10,12 @@ is dealt out too, so that a row that rises finds room before it asks.
 
 A message is never to arrive later than a lease after it was sent: for so long a site daemon that has just started gives
 nothing to anybody, and only renews what rows say they have. One that took the site over from another gives nothing
-before every row has taken its word either: the other one may live where it is not heard.
+before every row has followed it for a lease either: the other one may live where it is not heard.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 from polcad.model import Budgets, Event, EventKind, LeaseState, RowBudget, SiteStatus
@@ -119,10 +120,13 @@ class SiteController:
 
     def _divided(self, t: float) -> dict[str, float]:
         """What each row that was heard is granted now."""
-        accounts = {name: account for name, account in self._accounts.items() if account.follows}
+        grants_w = {
+            name: min(account.own_w, _grant_w(account), account.in_force_w if self._renews(t, account) else math.inf)
+            for name, account in self._accounts.items()
+            if account.follows
+        }
         if not self._settled(t):
-            return {name: min(each.own_w, each.in_force_w, _grant_w(each)) for name, each in accounts.items()}
-        grants_w = {name: min(account.own_w, _grant_w(account)) for name, account in accounts.items()}
+            return grants_w
         free = [account for name, account in self._accounts.items() if name in grants_w and self._can_move(account)]
         targets_w = self._targets(t, free)
         grants_w |= self._cuts(t, free, targets_w)
@@ -162,7 +166,7 @@ class SiteController:
         room_w = self._budget_w - sum(reserved_w.values())
         asked_w = {name: target_w - grants_w[name] for name, target_w in targets_w.items() if target_w > grants_w[name]}
         total_w = sum(max(0.0, grants_w[name] + each_w - reserved_w[name]) for name, each_w in asked_w.items())
-        if self.over or room_w <= _NEAR_FRAC * self._budget_w or not asked_w or not self._alone:
+        if self.over or room_w <= _NEAR_FRAC * self._budget_w or not asked_w or not self._alone(t):
             return {}
         part = min(1.0, room_w / max(total_w, room_w))
         return {name: min(targets_w[name], grants_w[name] + part * each_w) for name, each_w in asked_w.items()}
@@ -172,11 +176,14 @@ class SiteController:
     def _settled(self, t: float) -> bool:
         return self._settled_t is not None and t >= self._settled_t
 
-    @property
-    def _alone(self) -> bool:
+    def _renews(self, t: float, account: Account) -> bool:
+        """Whether a row gets no more than it says it has: another daemon may have cut it since, and lent the watts."""
+        return not self._settled(t) or (self._took_over and t < account.taken_t + self._site.lease_s)
+
+    def _alone(self, t: float) -> bool:
         """Whether no row can have watts by the word of a daemon from which this one took over."""
         rows = self._accounts.values()
-        return not self._took_over or all(row.confirmed or (row.heard and not row.follows) for row in rows)
+        return not self._took_over or all(row.heard and not (row.follows and self._renews(t, row)) for row in rows)
 
     def _reserved_w(self, t: float, account: Account) -> float:
         return account.reserved_w(settled=self._settled(t))
