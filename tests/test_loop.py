@@ -95,7 +95,7 @@ def test_a_killed_daemon_leaves_every_board_fail_safe_and_the_next_one_loosens_n
         row.daemon()
         row.until_followed()
         row.until_clocks(FREE_MHZ, FREE_MHZ)
-    assert watch.longest_gap_s < 0.1
+    assert watch.longest_gap_s < DWELL_S / 2  # it sees all: a setting lasts longer
     last_epoch = max(plan.epoch for plan in row.tap.nouns("plan"))
     spoke_s = min(
         received.t
