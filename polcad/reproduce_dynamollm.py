@@ -38,6 +38,7 @@ FAULTS: Mapping[str, Mapping[str, Any]] = {
 
 LOADS, MARGINS = (0.3, 0.4, 0.5), (0.0, 0.3, 0.6)  # of the servers' time; above the highest load
 _DAY_HOURS = 24.0
+SEEDS = range(1, 6)  # of the hour: which requests are repeated when, and which lengths are guessed wrong
 SIZES, SAME_MARGINS = (12, 24, 40, 80), (0.0, 0.3)  # servers of the same hour, loaded alike
 
 WHY = """\
@@ -143,6 +144,9 @@ class Wanted:
         runs |= {
             (DAY, one): ClusterOptions(one, self.week_servers, week="conv", hours=hours, **base) for one in SYSTEMS
         }
+        for seed in SEEDS:
+            again = {**base, **hour, "seed": seed}
+            runs |= {(f"seed {seed}", name): ClusterOptions(name, self.servers, **again) for name in WEEK_SYSTEMS}
         return runs | self._sizes(base | hour)
 
     def _sizes(self, hour: Mapping[str, Any]) -> dict[tuple[str, str], ClusterOptions]:
@@ -187,6 +191,7 @@ def document(results: Results, wanted: Wanted) -> str:
             _made_by(wanted),
             "",
             *_hours(results),
+            *_seeds(results),
             *_day(results),
             *_weeks(results),
             *_pools(results),
@@ -256,6 +261,16 @@ def _row(results: Results, load: str, name: str, paper: int | None) -> Sequence[
 
 def _percent(one: Figures, base: Figures, name: str) -> str:
     return f"{100 * (one[name] / base[name] - 1):+.1f}"
+
+
+def _seeds(results: Results) -> Iterator[str]:
+    loads = [f"seed {seed}" for seed in SEEDS]
+    pairs = [(results[load, "single-pool"], results[load, "dynamo"]) for load in loads]
+    rows = [
+        ("all levels, energy %", *(_percent(every, one, "energy_kwh") for one, every in pairs)),
+        ("late", *(_late(every) for _, every in pairs)),
+    ]
+    yield from ("## Other seeds of the hour", "", *table(("", *loads), rows))
 
 
 def _day(results: Results) -> Iterator[str]:
