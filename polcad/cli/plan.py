@@ -59,7 +59,7 @@ def dynamollm(
     processes: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 2,
     out: Annotated[Path | None, typer.Option(help="Write the page (Markdown) here too.")] = None,
 ) -> None:
-    """Run DynamoLLM's comparison on the simulated cluster: about 15 minutes on two cores, with the extra `sim`."""
+    """Run DynamoLLM's comparison on the simulated cluster: about 10 minutes on two cores, with the extra `sim`."""
     from polcad.progress import bar
     from polcad.report import check_writable, write
     from polcad.reproduce_dynamollm import Wanted, document, run
