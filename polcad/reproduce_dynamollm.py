@@ -95,7 +95,9 @@ WHY = """\
 - **What still bounds weeks.** One pool is given only what its busiest hour needs (30 % more at least), not all
   forty servers. Outputs of code are a few tokens here, so each prompt that comes in between shows in the time between
   tokens: long prompts need many instances, hardly used, whose idle power no clock lowers.
-- **The weeks are made up**: hours, noise and lengths of the public traces, not the traces themselves.
+- **The weeks are made up**: hours, noise and lengths of the public traces, not the traces themselves. With seed 2
+  (`polcad simulate cluster --system S --week W --servers 40 --seed 2 --json`) all levels take -49.7 % for conversations
+  and -56.1 % for code, 0.12 and 0.68 % late.
 - **Faults** are those of one hour, in which the load rises by half just while they last. A lower lock or too little
   power is late for as long as instances take to start, or until load falls; no pool goes down, and what was done is
   on the report page of `polcad simulate cluster`."""
