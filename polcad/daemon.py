@@ -18,19 +18,20 @@ from random import Random
 from polcad import plugins, service
 from polcad.backlog import Received
 from polcad.broker_spec import BrokerSpec
+from polcad.candidacy import contest_for, standing_down
 from polcad.clock import SteadyClock
 from polcad.complaints import Complaints
 from polcad.config import Config, SiteSpec
-from polcad.config.spec import host_name
 from polcad.controller import Controller
 from polcad.drive import drive
-from polcad.errors import OutrankedError, StandDownError, WireError
+from polcad.errors import WireError
 from polcad.garbage import little_to_collect
 from polcad.hinting import Hinting, clock_under, hinting
 from polcad.hints import TakenBack
-from polcad.model import Budgets, Event, EventKind, Hint, Hold, NodePlacement, Plan, PoolLoad, RowStatus, Telemetry
+from polcad.model import Budgets, Event, EventKind, Hint, Hold, Plan, PoolLoad, RowStatus, Telemetry
 from polcad.mqtt import Link, Presence
 from polcad.outlook import Foresight
+from polcad.placings import Placings
 from polcad.points import Points
 from polcad.ports import Closable, Granted, Heard, Held, Input, Output, Placed, Policy, Rival, Sink, SinkSettings, Tick
 from polcad.rank import epoch_at
@@ -91,9 +92,7 @@ class Daemon:
         self._decide_s = 0.0  # that it took
         self._to = {kind: Address(site.name, row.name, kind) for kind in ("plan", "daemon", "event")}
         self._site = site.name
-        self._inventory = {node.name: NodePlacement(node.name, node.placement) for node in row.nodes}
-        self._placed: dict[str, NodePlacement] = {}
-        self._placed_all = False
+        self._placings = Placings(site.name, row)
         self._shadow, self._signer, self._trust = shadow, signer, trust
         self._hinting = None if shadow else hinting
         self._live_t = float("-inf")  # when a daemon that is no shadow last spoke for this row
@@ -160,7 +159,7 @@ class Daemon:
         """Tell a node's message, unless the row's own daemon does, or it is of more made-up nodes than are taken in."""
         node = heard.telemetry.node
         if self.controller.knows(node) and not self._overshadowed(heard.t):
-            self.telling.heard(heard, self._placement_of(node))
+            self.telling.heard(heard, self._placings.of(node))
 
     async def apply(self, output: Output) -> None:
         """Send a plan or an event."""
@@ -173,7 +172,7 @@ class Daemon:
         if not self._overshadowed(output.t):
             self._link.send(encode(self._to["event"], said))
         self.board.put_event(said)
-        _LOG.info("%s", told(said))
+        _LOG.info("%s", said)
 
     def _on_the_wire(self, plan: Plan) -> Message:
         """The plan, signed where that is asked for; nodes judge by its time how old a signed one is."""
@@ -242,7 +241,7 @@ class Daemon:
         if up and self._hinting:
             self._hinting.desk.begin(self._clock.now())
         if not up:  # a broker that comes back may have kept nothing
-            self._placed, self._placed_all = {}, False
+            self._placings.forget()
 
     async def _events(self) -> AsyncIterator[Input]:
         """What arrives, as it arrives, and a tick each `tick_s` while the broker is there."""
@@ -314,7 +313,7 @@ class Daemon:
         if isinstance(noun, Budgets):
             return self._granted(received, noun)
         if address.kind == "placement":
-            return self._placement(t, address, noun)
+            return Placed(t, self._placings.take(address.node, noun))
         if self._hinting and address.kind in OF_POOLS:
             kept = retimed(noun, self._clock.own) if isinstance(noun, Hint) else noun
             self._hinting.take(received, address, kept)  # the row's safety has nothing to do with it
@@ -342,38 +341,15 @@ class Daemon:
             self._trust.check(topic, received.message.payload, budgets.t, time.time())
         return Granted(received.t, budgets)
 
-    def _placement(self, t: float, address: Address, said: NodePlacement | None) -> Placed:
-        """What the scheduler or the inventory says; where the word was taken back, the inventory's is said again."""
-        if said is None:
-            self._placed.pop(address.node, None)
-            self._placed_all = False
-            return Placed(t, self._placement_of(address.node))
-        self._placed[address.node] = said
-        return Placed(t, said)
-
-    def _placement_of(self, node: str) -> NodePlacement:
-        """What the scheduler says, or else the inventory."""
-        return self._placed.get(node) or self._inventory.get(node) or NodePlacement(node)
-
     def _place_listed(self, now: float) -> None:
-        """Tell each listed node what the inventory says it runs, unless the scheduler has said it.
+        """Say what the inventory says, where nobody else has: once retained words had the time to arrive.
 
         A shadow tells no node anything: what a node is placed as decides what the row's own plan sets on it.
         """
-        silent = self._shadow or self.controller.waits or self._placed_all
-        if silent or self._up_t is None or now - self._up_t < _HEARD_BEFORE_PLACING_S:
-            return
-        self._placed_all = True
-        for node in self._row.nodes:
-            wanted, said = self._inventory[node.name], self._placed.get(node.name)
-            if said is None or (said.source == wanted.source and said != wanted):
-                self._link.send(encode(Address(self._site, self._row.name, "placement", node.rack, node.name), wanted))
-
-
-def told(event: Event) -> str:
-    """An event as one line of log."""
-    power = f" at {event.power_w:.0f} W of {event.budget_w:.0f} W" if event.power_w and event.budget_w else ""
-    return f"{event.scope}: {event.kind.value}{power}{': ' if event.detail else ''}{event.detail}"
+        silent = self._shadow or self.controller.waits
+        if not silent and self._up_t is not None and now - self._up_t >= _HEARD_BEFORE_PLACING_S:
+            for message in self._placings.missing():
+                self._link.send(message)
 
 
 def usable(config: Config) -> Config:
@@ -410,35 +386,8 @@ async def run(config: Config, *, shadow: bool = False) -> None:
         )
         async with serve(daemon.board, config.web, daemon.telling) as url:
             _LOG.info("row %s: the page is at %s", row.name, url)
-            try:
-                with little_to_collect():
-                    await daemon.run()
-            except* OutrankedError as outranked:
-                if not config.standby.servers:
-                    raise
-                raise StandDownError(f"{outranked.exceptions[0]}; started again, it is the standby") from None
-
-
-def contest_for(config: Config, lock: str, lease_s: float) -> Contest | None:
-    """A daemon's part in the contest for what that lock stands for; None where no other daemon could lead."""
-    spec = config.standby
-    if not spec.servers:
-        return None
-    from polcad.standby_nats import NatsStore  # noqa: PLC0415  # its client is imported by who has a standby alone
-
-    ttl_s = spec.ttl_s or lease_s
-    return Contest(NatsStore(spec, lock, ttl_s / 2), spec.host or host_name(), ttl_s)
-
-
-@contextlib.contextmanager
-def standing_down(config: Config) -> Iterator[None]:
-    """Make of an OutrankedError a StandDownError, where another start makes a standby."""
-    try:
-        yield
-    except* OutrankedError as outranked:
-        if not config.standby.servers:
-            raise
-        raise StandDownError(f"{outranked.exceptions[0]}; started again, it is the standby") from None
+            with standing_down(config), little_to_collect():
+                await daemon.run()
 
 
 def _trust(config: Config) -> Trust | None:

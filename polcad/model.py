@@ -393,6 +393,11 @@ class Event:
     power_w: DomainWatts | None = None
     budget_w: DomainWatts | None = None
 
+    def __str__(self) -> str:
+        """A line of log, without its time."""
+        power = f" at {self.power_w:.0f} W of {self.budget_w:.0f} W" if self.power_w and self.budget_w else ""
+        return f"{self.scope}: {self.kind.value}{power}{': ' if self.detail else ''}{self.detail}"
+
 
 @dataclass(frozen=True, slots=True)
 class Outlook:

@@ -17,10 +17,10 @@ from random import Random
 from polcad import service
 from polcad.backlog import Received
 from polcad.broker_spec import BrokerSpec
+from polcad.candidacy import contest_for, standing_down
 from polcad.clock import SteadyClock
 from polcad.complaints import Complaints
 from polcad.config import Config
-from polcad.daemon import contest_for, standing_down, told
 from polcad.errors import WireError
 from polcad.model import Budgets, Event, EventKind, RowStatus, SiteStatus
 from polcad.mqtt import Link, Presence
@@ -143,7 +143,7 @@ class SiteDaemon:
             return
         self._link.send(encode(self._to["site_event"], noun))
         self.vitals.note_event(noun)
-        _LOG.info("%s", told(noun))
+        _LOG.info("%s", noun)
 
     def _show(self, t: float) -> None:
         status = self.controller.status(t)

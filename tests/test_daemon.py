@@ -16,7 +16,7 @@ from polcad.backlog import Received
 from polcad.broker import embedded
 from polcad.broker_spec import BrokerSpec
 from polcad.config import SiteSpec
-from polcad.daemon import Daemon, told
+from polcad.daemon import Daemon
 from polcad.model import (
     FREE,
     Event,
@@ -275,5 +275,5 @@ class Filled:
 
 def test_an_event_is_one_line_of_log() -> None:
     event = Event(1.0, EventKind.TIGHTEN, "row", "low: clock 0.9", 1200.0, 1500.0)
-    assert told(event) == "row: tighten at 1200 W of 1500 W: low: clock 0.9"
-    assert told(Event(1.0, EventKind.FRESH, "node/n1")) == "node/n1: fresh"
+    assert str(event) == "row: tighten at 1200 W of 1500 W: low: clock 0.9"
+    assert str(Event(1.0, EventKind.FRESH, "node/n1")) == "node/n1: fresh"
