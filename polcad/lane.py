@@ -2,7 +2,8 @@
 
 * It reconnects for ever, with a wait of random length that doubles, so that a row of nodes does not return as one.
 * Of a cluster it tries one node after the other, its own first but the one that it lost last, and waits once it has
-  tried all. So lanes that begin at several nodes are not all at one, however many were lost and came back.
+  tried all. So lanes that begin at several nodes stay apart where every node lets them in; they may meet at one while
+  the others refuse, and stay there until it is lost.
 * Every connection starts the same way: subscribe, say the birth messages, then all that waits.
 * A stop is clean: the farewell is said, then DISCONNECT, so that the last will stays unsaid. A crash leaves the will.
 """
